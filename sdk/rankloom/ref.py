@@ -1,0 +1,119 @@
+"""Refs: the text by which people name a version of an adapter, or a folder.
+
+==========================  ==========================================================
+``zh-lang``                 alias ``latest`` of an adapter in the default namespace
+``acme/zh-lang``            the same in namespace ``acme``
+``zh-lang@v3``              the third version
+``zh-lang@sha256:…``        the version with that digest
+``zh-lang:prod``            the version that the alias ``prod`` names now
+``./out``, ``/a``, ``~/a``, ``out/``   a folder
+==========================  ==========================================================
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rankloom import digest
+from rankloom.errors import RefError
+
+if TYPE_CHECKING:
+    import os
+
+DEFAULT_NAMESPACE = "default"
+LATEST = "latest"
+
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,94}[a-z0-9])?", re.ASCII)
+_NUMBER = re.compile(r"v([1-9][0-9]{0,8})", re.ASCII)
+# Windows refuses these as file names whatever their suffix; a pull must work there too.
+_RESERVED = frozenset(
+    ["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))]
+)
+
+
+def check_name(text: str, what: str = "name") -> str:
+    """Return ``text`` if it may name a namespace, an adapter, an alias or a base.
+
+    Raises:
+        RefError: it is empty, too long, or has other characters than ``a-z 0-9 . _ -``.
+    """
+    if not _NAME.fullmatch(text) or ".." in text or text.split(".", maxsplit=1)[0] in _RESERVED:
+        message = f"REG003 {text[:80]!r} is not a valid {what}"
+        hint = "use 1 to 96 of a-z, 0-9, '.', '_' and '-', with a letter or digit at both ends"
+        raise RefError(message, hint=hint)
+    return text
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class AdapterName:
+    """A namespace and a name in it."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return self.name if self.namespace == DEFAULT_NAMESPACE else f"{self.namespace}/{self.name}"
+
+    @classmethod
+    def parse(cls, text: str) -> AdapterName:
+        """Read ``name`` or ``namespace/name``.
+
+        Raises:
+            RefError: the text is neither.
+        """
+        namespace, slash, name = text.rpartition("/")
+        namespace = namespace if slash else DEFAULT_NAMESPACE
+        return cls(check_name(namespace, "namespace"), check_name(name, "adapter name"))
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRef:
+    """A ref that the registry resolves; exactly one of the last three is set."""
+
+    adapter: AdapterName
+    alias: str | None = None
+    number: int | None = None
+    digest: str | None = None
+
+    def __str__(self) -> str:
+        if self.digest is not None:
+            return f"{self.adapter}@{self.digest}"
+        return f"{self.adapter}@v{self.number}" if self.number else f"{self.adapter}:{self.alias}"
+
+
+Ref = VersionRef | Path
+
+
+def parse(ref: str | os.PathLike[str]) -> Ref:
+    """Read a ref.
+
+    A text is a folder only if it begins with ``.``, ``/`` or ``~`` or ends in ``/``: a folder in
+    the working directory never shadows a name of the registry.
+
+    Raises:
+        RefError: the ref is malformed.
+    """
+    if not isinstance(ref, str):
+        return Path(ref)
+    if ref.startswith((".", "/", "~")) or ref.endswith("/"):
+        return Path(ref).expanduser()
+    return _parse_version(ref)
+
+
+def _parse_version(text: str) -> VersionRef:
+    name, at, version = text.partition("@")
+    if at:
+        adapter = AdapterName.parse(name)
+        if matched := _NUMBER.fullmatch(version):
+            return VersionRef(adapter, number=int(matched[1]))
+        if version.startswith("sha256:"):
+            return VersionRef(adapter, digest=digest.parse(version))
+        message = f"{version[:80]!r} in {text[:120]!r} is not a version"
+        raise RefError(message, hint="write NAME@v3, NAME@sha256:… or, for an alias, NAME:prod")
+    name, colon, alias = text.partition(":")
+    return VersionRef(
+        AdapterName.parse(name), alias=check_name(alias, "alias") if colon else LATEST
+    )

@@ -1,0 +1,67 @@
+"""The one protocol of a registry; it has two doors: over HTTP, and in this process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rankloom.ref import AdapterName, VersionRef
+    from rankloom.registry.wire import (
+        AdapterDetail,
+        AliasMove,
+        AliasRequest,
+        BaseRecord,
+        Page,
+        ResolvedVersion,
+        Upload,
+        UploadRequest,
+        Version,
+    )
+
+
+class Registry(Protocol):
+    """What both doors offer; every method may raise the errors of ``rankloom.errors``.
+
+    URLs that it gives out are ``http(s)://`` (presigned) or ``file://`` (the embedded registry).
+    """
+
+    def open_upload(self, adapter: AdapterName, request: UploadRequest) -> Upload:
+        """Declare a version; the answer says which blobs are missing and where to put them."""
+
+    def publish(self, upload_id: str) -> Version:
+        """Verify the uploaded blobs and turn them into a version (again: the same version)."""
+
+    def resolve(self, ref: VersionRef) -> ResolvedVersion:
+        """Return the version that a ref names, with its manifest."""
+
+    def blob_url(self, adapter: AdapterName, version: str, path: str) -> str:
+        """Return a URL for the bytes of one file of a version (``version`` is a digest)."""
+
+    def list_adapters(
+        self, *, namespace: str | None = None, query: str = "", limit: int = 50, after: str = ""
+    ) -> Page:
+        """Return one page of the catalogue in name order, starting behind ``after``."""
+
+    def show(self, adapter: AdapterName) -> AdapterDetail:
+        """Return one adapter with all its versions."""
+
+    def set_alias(self, adapter: AdapterName, alias: str, request: AliasRequest) -> AliasMove:
+        """Move an alias by compare-and-set."""
+
+    def delete_alias(self, adapter: AdapterName, alias: str, expected: str) -> None:
+        """Remove an alias if it names ``expected`` (a digest) now."""
+
+    def yank(self, adapter: AdapterName, version: str, reason: str | None) -> Version:
+        """Withdraw a version from resolution by alias ``latest`` (``None``: bring it back)."""
+
+    def add_base(self, record: BaseRecord) -> BaseRecord:
+        """Record a base; a name that exists with another fingerprint is a conflict."""
+
+    def get_base(self, name: str) -> BaseRecord:
+        """Return a base by its name."""
+
+    def list_bases(self) -> tuple[BaseRecord, ...]:
+        """Return all bases in name order, without their tensors."""
+
+    def close(self) -> None:
+        """Let go of connections."""

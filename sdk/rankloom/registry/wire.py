@@ -1,0 +1,164 @@
+"""What client and registry say to each other: frozen messages, checked on both sides."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rankloom import ref
+from rankloom.fingerprint import Fingerprint
+from rankloom.manifest import Manifest
+from rankloom.message import Digest, Message, Name
+
+
+class BaseTensorShape(Message):
+    """Header of one tensor of a base: safetensors dtype code and shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class BaseRecord(Message):
+    """A base that the registry knows: enough to validate an adapter without the base's files.
+
+    ``source`` is a claim (a repository or folder name) and identifies nothing.
+    """
+
+    name: Name
+    fingerprint: Fingerprint
+    source: str = ""
+    config: dict[str, Any] = Field(default_factory=dict)
+    tensors: dict[str, BaseTensorShape] = Field(default_factory=dict)
+
+
+class AdapterFacts(Message):
+    """What the registry derived from an adapter's files; it can be computed again at any time."""
+
+    kinds: tuple[str, ...]
+    ranks: tuple[int, ...]
+    targets: tuple[str, ...]
+    parameters: int
+    nbytes: int
+
+
+class Version(Message):
+    """One immutable content of an adapter."""
+
+    namespace: str
+    name: str
+    number: int
+    digest: Digest
+    base: str | None = None
+    facts: AdapterFacts
+    created_at: datetime
+    yanked: str | None = None
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def adapter(self) -> ref.AdapterName:
+        """The adapter's full name."""
+        return ref.AdapterName(self.namespace, self.name)
+
+    @property
+    def pinned(self) -> str:
+        """A ref that always means this version."""
+        return f"{self.adapter}@{self.digest}"
+
+
+class ResolvedVersion(Message):
+    """A version together with its manifest: all that a pull needs."""
+
+    version: Version
+    manifest: Manifest
+
+
+class AdapterRecord(Message):
+    """One adapter of the catalogue with its newest version that is not yanked."""
+
+    namespace: str
+    name: str
+    card: str = ""
+    latest: Version | None = None
+
+
+class AdapterDetail(Message):
+    """One adapter with all its versions, newest first."""
+
+    namespace: str
+    name: str
+    card: str = ""
+    versions: tuple[Version, ...] = ()
+
+
+class Page(Message):
+    """A page of the catalogue; ``next`` asks for the one after it and is ``None`` at the end."""
+
+    items: tuple[AdapterRecord, ...]
+    next: str | None = None
+
+
+class UploadRequest(Message):
+    """Begin to push: the whole manifest is declared before a byte moves."""
+
+    manifest: Manifest
+    base: Name | None = None
+    card: str | None = Field(default=None, max_length=1 << 16)
+
+
+class PutTarget(Message):
+    """Where the client sends one missing blob: URL and the headers that the signature covers."""
+
+    digest: Digest
+    url: str
+    headers: dict[str, str] = Field(default_factory=dict)
+
+
+class Upload(Message):
+    """An open upload; ``missing`` lists the blobs that the store does not hold yet."""
+
+    id: str
+    missing: tuple[PutTarget, ...]
+
+
+class AliasRequest(Message):
+    """Move an alias to ``digest`` if it names ``expected`` now (``None``: if it does not exist)."""
+
+    digest: Digest
+    expected: Digest | None = None
+
+
+class AliasMove(Message):
+    """Where an alias pointed before and where it points now."""
+
+    alias: str
+    before: Digest | None
+    after: Digest
+
+
+class YankRequest(Message):
+    """Withdraw a version from resolution; ``None`` brings it back."""
+
+    reason: str | None = Field(default=None, max_length=1000)
+
+
+class BlobUrl(Message):
+    """Where the bytes of one file are, for a limited time."""
+
+    url: str
+
+
+class Problem(BaseModel):
+    """An error on the wire (RFC 9457 problem+json, with our code and findings)."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: str = "about:blank"
+    title: str = ""
+    status: int
+    detail: str
+    code: str
+    hint: str = ""
+    request_id: str | None = None
+    findings: list[dict[str, str]] = Field(default_factory=list)
