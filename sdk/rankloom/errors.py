@@ -140,6 +140,10 @@ class BackendUnavailableError(RankloomError):
     code, exit_code, http_status = "backend-unavailable", 10, 501
 
 
+class RankloomWarning(UserWarning):
+    """Something that the user should know, but that does not make the result wrong."""
+
+
 def tree(root: type[RankloomError] = RankloomError) -> Iterator[type[RankloomError]]:
     """Yield every class of the error tree, parents before children."""
     yield root

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from rankloom import ref
+from rankloom.finding import Severity
 from rankloom.fingerprint import Fingerprint
 from rankloom.manifest import Manifest
 from rankloom.message import Digest, Message, Name
@@ -31,6 +32,12 @@ class BaseRecord(Message):
     source: str = ""
     config: dict[str, Any] = Field(default_factory=dict)
     tensors: dict[str, BaseTensorShape] = Field(default_factory=dict)
+
+
+class BaseList(Message):
+    """All bases in name order, each without its tensors."""
+
+    items: tuple[BaseRecord, ...]
 
 
 class AdapterFacts(Message):
@@ -149,6 +156,18 @@ class BlobUrl(Message):
     url: str
 
 
+class ProblemFinding(BaseModel):
+    """A finding on the wire."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    rule: str
+    message: str
+    severity: Severity = Severity.ERROR
+    where: str = ""
+    fix: str = ""
+
+
 class Problem(BaseModel):
     """An error on the wire (RFC 9457 problem+json, with our code and findings)."""
 
@@ -161,4 +180,4 @@ class Problem(BaseModel):
     code: str
     hint: str = ""
     request_id: str | None = None
-    findings: list[dict[str, str]] = Field(default_factory=list)
+    findings: list[ProblemFinding] = Field(default_factory=list)

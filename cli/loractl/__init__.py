@@ -1,0 +1,1 @@
+"""The command ``loractl``: the SDK for people and scripts at a terminal."""

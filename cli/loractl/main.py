@@ -1,0 +1,41 @@
+"""The command line: one group, its commands, and how errors end.
+
+A command's module imports nothing but click at its top, so that ``loractl --help`` is instant and
+torch is loaded only by the commands that touch a tensor.
+"""
+
+from __future__ import annotations
+
+import click
+
+from loractl.commands import adapters, bases, combine, service, validate
+from loractl.failures import ErrorAwareGroup
+
+
+@click.group(cls=ErrorAwareGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="rankloom", prog_name="loractl")
+def main() -> None:
+    r"""Version, validate, combine and apply LoRA adapters: exact, or refused.
+
+    \b
+    A REF names a version:  zh-lang   acme/zh-lang   zh-lang@v3   zh-lang:prod
+    A DIR is a folder:      ./out     /data/out      ~/out        out/
+    Without RANKLOOM_URL or a login, everything works on a registry embedded in this machine.
+    """
+
+
+for command in (
+    adapters.push,
+    adapters.pull,
+    adapters.list_adapters,
+    adapters.show,
+    adapters.alias,
+    adapters.yank,
+    bases.base,
+    validate.validate,
+    combine.compose,
+    combine.apply,
+    service.serve,
+    service.login,
+):
+    main.add_command(command)

@@ -1,0 +1,375 @@
+"""A client: everything rankloom does, over one registry."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from rankloom import bases, config, ref
+from rankloom.errors import NotFoundError, RankloomWarning, RefError
+from rankloom.registry.cache import Cache
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator, Sequence
+
+    from rankloom.adapter.reader import Adapter
+    from rankloom.composition import Composition, Part
+    from rankloom.fingerprint import Fingerprint
+    from rankloom.registry.protocol import Registry
+    from rankloom.registry.wire import (
+        AdapterDetail,
+        AdapterRecord,
+        AliasMove,
+        BaseRecord,
+        ResolvedVersion,
+        Version,
+    )
+    from rankloom.validate import Report
+
+    Progress = Callable[[int, int], None]
+    PathLike = str | os.PathLike[str]
+
+
+class Client:
+    """Everything of the SDK as methods, over one registry.
+
+    Args:
+        url: address of the registry. ``None`` means what the environment and the config file say
+            at each call; if they name none either, the registry embedded in this process.
+        token: bearer token for ``url``.
+
+    Nothing is opened before the first call that needs it. A client may be shared by threads.
+    """
+
+    def __init__(self, url: str | None = None, token: str | None = None) -> None:
+        self._url, self._token = url, token
+        self._lock = threading.Lock()
+        self._opened: tuple[config.Settings, Registry] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the registry; the next call opens it again."""
+        with self._lock:
+            if self._opened:
+                self._opened[1].close()
+            self._opened = None
+
+    @property
+    def settings(self) -> config.Settings:
+        """Where this client keeps things and which registry it speaks to."""
+        found = config.load()
+        return config.Settings(found.home, self._url, self._token) if self._url else found
+
+    @property
+    def registry(self) -> Registry:
+        """The registry itself, as :class:`rankloom.registry.protocol.Registry`."""
+        settings = self.settings
+        with self._lock:
+            if self._opened and self._opened[0] == settings:
+                return self._opened[1]
+            if self._opened:
+                self._opened[1].close()
+            self._opened = settings, _open(settings)
+            return self._opened[1]
+
+    # --- versions ------------------------------------------------------------------------------
+
+    def push(
+        self,
+        folder: PathLike,
+        name: str,
+        *,
+        base: PathLike | None = None,
+        alias: str | None = None,
+        progress: Progress | None = None,
+    ) -> Version:
+        """Make an adapter's folder a version of ``name``.
+
+        Args:
+            folder: a PEFT folder (``adapter_config.json`` and ``*.safetensors``).
+            name: ``name`` or ``namespace/name``.
+            base: the base it was trained on: a folder, or the name of a base in the registry.
+                ``None``: what the folder's record says, else the base that the registry knows by
+                the adapter's ``base_model_name_or_path``; without either, a warning says that the
+                version is not tied to a base.
+            alias: let this alias name the new version.
+            progress: called with (bytes sent, bytes to send).
+
+        Returns:
+            The version. The same content again is the same version and moves no bytes.
+
+        Raises:
+            AdapterError: the adapter is broken; nothing was sent.
+            IncompatibleError: it does not fit the base; nothing was sent.
+        """
+        from rankloom.adapter.reader import read
+        from rankloom.registry.pack import card, pack
+        from rankloom.registry.push import move_alias, push
+        from rankloom.validate import validate
+
+        target = ref.AdapterName.parse(name)
+        if alias is not None:
+            ref.check_name(alias, "alias")
+        adapter = read(Path(folder))
+        known = bases.find(self.registry, self.settings, adapter, base)
+        expected = adapter.record.base if adapter.record else None
+        found = known.fingerprint if known else None
+        model = known.model if known else None
+        validate(adapter, model, expected=expected, found=found).raise_for_errors()
+        manifest = pack(adapter, found)
+        if manifest.base is None:
+            _warn_untied(adapter)
+        recorded = bases.record(self.registry, known) if known else None
+        version = push(
+            self.registry,
+            adapter.path,
+            target,
+            manifest,
+            base=recorded,
+            card=card(adapter),
+            progress=progress,
+        )
+        if alias is not None:
+            move_alias(self.registry, version, alias)
+            version = self.registry.resolve(ref.VersionRef(target, digest=version.digest)).version
+        return version
+
+    def pull(
+        self, name: str, output: PathLike | None = None, *, progress: Progress | None = None
+    ) -> Path:
+        """Return the folder of the version that a ref names, every byte verified.
+
+        Args:
+            name: a ref to a version.
+            output: make a copy of its own there; ``None``: the folder in the cache (do not edit).
+            progress: called with (bytes here, bytes in all).
+
+        Raises:
+            IntegrityError: stored bytes differ from their digest; no folder appears.
+            NotFoundError: there is no such version.
+        """
+        resolved = self.resolve(name)
+        return self._pull(resolved, Path(output) if output is not None else None, progress)
+
+    def resolve(self, name: str) -> ResolvedVersion:
+        """Return the version that a ref names now, with its manifest.
+
+        A yanked version is still resolved by its number or digest; a warning gives the reason.
+        """
+        parsed = ref.parse(name)
+        if isinstance(parsed, Path):
+            message = f"{name!r} is a folder, not a version in the registry"
+            raise RefError(message, hint="give a name such as zh-lang, zh-lang@v3 or zh-lang:prod")
+        try:
+            resolved = self.registry.resolve(parsed)
+        except NotFoundError as error:
+            if Path(name).is_dir():
+                error.hint = f"for the folder of that name write ./{name}"
+            raise
+        if resolved.version.yanked is not None:
+            reason = resolved.version.yanked or "no reason given"
+            warnings.warn(RankloomWarning(f"{parsed} was yanked: {reason}"), stacklevel=2)
+        return resolved
+
+    def list(self, query: str = "", *, namespace: str | None = None) -> Iterator[AdapterRecord]:
+        """Yield the adapters of the catalogue in name order, page by page."""
+        after: str | None = ""
+        while after is not None:
+            page = self.registry.list_adapters(namespace=namespace, query=query, after=after)
+            yield from page.items
+            after = page.next
+
+    def show(self, name: str) -> AdapterDetail:
+        """Return an adapter with all its versions, newest first."""
+        return self.registry.show(ref.AdapterName.parse(name))
+
+    def alias(self, name: str, alias: str, *, expected: str | None = None) -> AliasMove:
+        """Let ``alias`` name the version that the ref ``name`` resolves to.
+
+        Args:
+            name: a ref to a version.
+            alias: the alias to move.
+            expected: digest that the alias must name now; ``None``: whatever it names when this
+                call begins. If somebody moves it meanwhile, nothing happens.
+
+        Raises:
+            ConflictError: the alias names another version than expected.
+        """
+        from rankloom.registry.push import alias_digest
+        from rankloom.registry.wire import AliasRequest
+
+        version = self.resolve(name).version
+        if expected is None:
+            expected = alias_digest(self.registry.show(version.adapter), alias)
+        request = AliasRequest(digest=version.digest, expected=expected)
+        return self.registry.set_alias(version.adapter, alias, request)
+
+    def yank(self, name: str, reason: str) -> Version:
+        """Withdraw the version that a ref names from ``latest``; its bytes stay."""
+        return self._yank(name, reason)
+
+    def unyank(self, name: str) -> Version:
+        """Bring a yanked version back."""
+        return self._yank(name, None)
+
+    # --- bases ---------------------------------------------------------------------------------
+
+    def add_base(
+        self, folder: PathLike, name: str | None = None, *, progress: Progress | None = None
+    ) -> BaseRecord:
+        """Record a base's fingerprint and headers under ``name`` (``None``: the folder's name).
+
+        Raises:
+            ConflictError: the name belongs to another base.
+        """
+        known = bases.read(self.settings, Path(folder), progress)
+        wanted = ref.check_name(name, "base name") if name else bases.slug(known.source)
+        return self.registry.add_base(known.to_record(wanted))
+
+    def show_base(self, name: str) -> BaseRecord:
+        """Return what the registry has recorded of a base."""
+        return self.registry.get_base(ref.check_name(name, "base name"))
+
+    def list_bases(self) -> tuple[BaseRecord, ...]:
+        """Return all recorded bases in name order, without their tensors."""
+        return self.registry.list_bases()
+
+    def fingerprint(self, folder: PathLike, *, progress: Progress | None = None) -> Fingerprint:
+        """Return a base's fingerprint (cached until one of its files changes)."""
+        return bases.read(self.settings, Path(folder), progress).fingerprint
+
+    # --- adapters and bases --------------------------------------------------------------------
+
+    def validate(
+        self,
+        adapter: PathLike,
+        *,
+        against: PathLike | None = None,
+        headers_only: bool = False,
+        progress: Progress | None = None,
+    ) -> Report:
+        """Check an adapter, a ref or a folder, and how it fits a base.
+
+        Args:
+            adapter: a ref or a folder; a folder needs no registry.
+            against: a base's folder, or the name of a base in the registry.
+            headers_only: do not read the adapter's values nor the base's; the report says so.
+            progress: called with (bytes hashed, bytes in all) while the base is fingerprinted.
+
+        Returns:
+            The report; its ``findings`` say what is wrong. A broken adapter is no exception here.
+        """
+        from rankloom.validate import validate
+
+        where = ref.parse(adapter)
+        folder = where if isinstance(where, Path) else self.pull(str(adapter))
+        if against is None:
+            return validate(folder, headers_only=headers_only)
+        known = self._base(against, values=not headers_only, progress=progress)
+        return validate(folder, known.model, found=known.fingerprint, headers_only=headers_only)
+
+    def compose(
+        self,
+        refs: Sequence[PathLike],
+        weights: Sequence[float] | None = None,
+        *,
+        method: str = "exact",
+        base: PathLike | None = None,
+    ) -> Composition:
+        """Combine adapters: W + Σ wᵢ(Wᵢ′ − W), Wᵢ′ being what adapter i alone makes of W.
+
+        Args:
+            refs: refs or folders; folders need no registry.
+            weights: one number per adapter, negative ones too; ``None`` means all 1.
+            method: how deltas are combined; ``"exact"`` is the weighted sum, rank Σr.
+            base: a base's folder or name that all adapters must fit.
+
+        Raises:
+            RefError: the number of weights differs from the number of adapters, or one is not
+                finite.
+            IncompatibleError: the adapters were made for different bases, or not for ``base``.
+        """
+        from rankloom.composition import compose
+
+        parts = [self._part(item) for item in refs]
+        found = None
+        if base is not None:
+            found = self._base(base).fingerprint
+        return compose(
+            parts,
+            weights,
+            method=method,
+            base=found,
+            publisher=self._publish,
+            cache=self.settings.cache_dir / bases.CACHE,
+        )
+
+    # --- inside --------------------------------------------------------------------------------
+
+    def _base(
+        self, base: PathLike, *, values: bool = True, progress: Progress | None = None
+    ) -> bases.KnownBase:
+        return bases.resolve(
+            lambda: self.registry, self.settings, base, values=values, progress=progress
+        )
+
+    def _pull(
+        self, resolved: ResolvedVersion, output: Path | None, progress: Progress | None
+    ) -> Path:
+        from rankloom.registry.pull import pull
+
+        cache = Cache(self.settings.cache_dir)
+        return pull(self.registry, cache, resolved, output=output, progress=progress)
+
+    def _part(self, item: PathLike) -> Part:
+        from rankloom.adapter.reader import read
+        from rankloom.composition import Part
+        from rankloom.registry.pack import pack
+
+        where = ref.parse(item)
+        if isinstance(where, Path):
+            adapter = read(where)
+            manifest = pack(adapter)
+            return Part(adapter, manifest.digest, str(item), manifest.base)
+        resolved = self.resolve(str(item))
+        adapter = read(self._pull(resolved, None, None))
+        return Part(adapter, resolved.version.digest, str(item), resolved.manifest.base)
+
+    def _publish(self, composition: Composition, name: str, alias: str | None) -> Version:
+        with tempfile.TemporaryDirectory(prefix="rankloom-") as folder:
+            saved = composition.save(Path(folder) / "composition")
+            return self.push(saved, name, alias=alias)
+
+    def _yank(self, name: str, reason: str | None) -> Version:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RankloomWarning)  # the caller knows that it is yanked
+            version = self.resolve(name).version
+        return self.registry.yank(version.adapter, version.digest, reason)
+
+
+def _open(settings: config.Settings) -> Registry:
+    if settings.url is None:
+        from rankloom.registry.embedded import open_registry
+
+        return open_registry(settings.registry_dir)
+    from rankloom.registry.http import HttpRegistry
+
+    return HttpRegistry(settings.url, settings.token)
+
+
+def _warn_untied(adapter: Adapter) -> None:
+    claim = adapter.config.base_model_name_or_path
+    message = (
+        f"BASE001 {adapter.path} is pushed without a base: nothing will refuse it on a wrong one"
+        f" (its config names {claim!r}; push with base=, or record that base first)"
+    )
+    warnings.warn(RankloomWarning(message), stacklevel=3)

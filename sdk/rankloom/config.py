@@ -1,0 +1,88 @@
+"""What is kept on this machine, and which registry is meant when none is named.
+
+========================  ===================================================================
+``RANKLOOM_HOME``         folder of everything that is kept: embedded registry, cache, config
+``RANKLOOM_URL``          address of the registry; without one the embedded registry is used
+``RANKLOOM_TOKEN``        token for that registry
+========================  ===================================================================
+
+The variables win over the file ``config.json`` that ``loractl login`` writes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rankloom.errors import RefError
+from rankloom.files import write_atomic
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where things are kept and which registry is used.
+
+    Attributes:
+        home: folder of everything that is kept on this machine.
+        url: address of the registry; ``None`` means the embedded one.
+        token: bearer token for ``url``; never printed.
+    """
+
+    home: Path
+    url: str | None = None
+    token: str | None = field(default=None, repr=False)
+
+    @property
+    def registry_dir(self) -> Path:
+        """Data directory of the embedded registry (what ``loractl serve`` opens too)."""
+        return self.home / "registry"
+
+    @property
+    def cache_dir(self) -> Path:
+        """Pulled versions and base fingerprints; may be deleted at any time."""
+        return self.home / "cache"
+
+
+def home() -> Path:
+    """Return the folder that holds everything rankloom keeps on this machine."""
+    if chosen := os.environ.get("RANKLOOM_HOME"):
+        return Path(chosen).expanduser().absolute()
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("rankloom", appauthor=False))
+
+
+def load() -> Settings:
+    """Read environment and config file.
+
+    Raises:
+        RefError: the config file is broken.
+    """
+    kept = _read(home() / "config.json")
+    url = os.environ.get("RANKLOOM_URL") or kept.get("url")
+    # A token belongs to the registry it was given for: a kept one is never sent elsewhere.
+    kept_token = kept.get("token") if url == kept.get("url") else None
+    return Settings(home(), url, os.environ.get("RANKLOOM_TOKEN") or kept_token)
+
+
+def remember(url: str, token: str) -> Path:
+    """Keep a registry and its token for the next calls, readable by this user only."""
+    path = home() / "config.json"
+    content = json.dumps({"url": url, "token": token}, indent=2) + "\n"
+    write_atomic(path, content.encode(), mode=0o600)
+    return path
+
+
+def _read(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    try:
+        kept = json.loads(path.read_text())
+    except ValueError as error:
+        kept = error
+    if not isinstance(kept, dict) or not all(isinstance(value, str) for value in kept.values()):
+        message = f"{path} is not a config file"
+        raise RefError(message, hint="delete it and run 'loractl login' again")
+    return kept

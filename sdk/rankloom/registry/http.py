@@ -1,0 +1,154 @@
+"""The registry over HTTP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
+
+import httpx
+from pydantic import ValidationError
+
+from rankloom.errors import RegistryError, error_class
+from rankloom.finding import Finding
+from rankloom.registry import wire
+
+if TYPE_CHECKING:
+    from rankloom.errors import RankloomError
+    from rankloom.message import Message
+    from rankloom.ref import AdapterName, VersionRef
+
+M = TypeVar("M", bound="Message")
+
+# Publishing streams every blob through the server once, so its answer may take a while.
+_TIMEOUT = httpx.Timeout(30.0, connect=5.0, read=300.0)
+
+
+class HttpRegistry:
+    """A registry behind a URL; see :class:`rankloom.registry.protocol.Registry`."""
+
+    def __init__(
+        self, url: str, token: str | None = None, *, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self.url = url.rstrip("/")
+        self._http = httpx.Client(
+            base_url=f"{self.url}/api/v1", headers=headers, timeout=_TIMEOUT, transport=transport
+        )
+
+    def open_upload(self, adapter: AdapterName, request: wire.UploadRequest) -> wire.Upload:
+        """Declare a version."""
+        return self._send(wire.Upload, "POST", f"{_path(adapter)}/uploads", request)
+
+    def publish(self, upload_id: str) -> wire.Version:
+        """Turn an upload into a version."""
+        return self._send(wire.Version, "POST", f"/uploads/{quote(upload_id, safe='')}/publish")
+
+    def resolve(self, ref: VersionRef) -> wire.ResolvedVersion:
+        """Return the version that a ref names."""
+        params = {"alias": ref.alias, "number": ref.number, "digest": ref.digest}
+        return self._send(
+            wire.ResolvedVersion, "GET", f"{_path(ref.adapter)}/resolve", params=params
+        )
+
+    def blob_url(self, adapter: AdapterName, version: str, path: str) -> str:
+        """Return a URL for the bytes of one file."""
+        where = f"{_path(adapter)}/versions/{version}/files/{quote(path)}"
+        return self._send(wire.BlobUrl, "GET", where).url
+
+    def list_adapters(
+        self, *, namespace: str | None = None, query: str = "", limit: int = 50, after: str = ""
+    ) -> wire.Page:
+        """Return one page of the catalogue."""
+        params = {"namespace": namespace, "query": query, "limit": limit, "after": after}
+        return self._send(wire.Page, "GET", "/adapters", params=params)
+
+    def show(self, adapter: AdapterName) -> wire.AdapterDetail:
+        """Return one adapter with its versions."""
+        return self._send(wire.AdapterDetail, "GET", _path(adapter))
+
+    def set_alias(
+        self, adapter: AdapterName, alias: str, request: wire.AliasRequest
+    ) -> wire.AliasMove:
+        """Move an alias by compare-and-set."""
+        return self._send(wire.AliasMove, "PUT", f"{_path(adapter)}/aliases/{alias}", request)
+
+    def delete_alias(self, adapter: AdapterName, alias: str, expected: str) -> None:
+        """Remove an alias that names ``expected`` now."""
+        self._request("DELETE", f"{_path(adapter)}/aliases/{alias}", params={"expected": expected})
+
+    def yank(self, adapter: AdapterName, version: str, reason: str | None) -> wire.Version:
+        """Withdraw a version, or bring it back."""
+        where = f"{_path(adapter)}/versions/{version}/yank"
+        return self._send(wire.Version, "PUT", where, wire.YankRequest(reason=reason))
+
+    def add_base(self, record: wire.BaseRecord) -> wire.BaseRecord:
+        """Record a base."""
+        return self._send(wire.BaseRecord, "POST", "/bases", record)
+
+    def get_base(self, name: str) -> wire.BaseRecord:
+        """Return a base by its name."""
+        return self._send(wire.BaseRecord, "GET", f"/bases/{quote(name, safe='')}")
+
+    def list_bases(self) -> tuple[wire.BaseRecord, ...]:
+        """Return all bases."""
+        return self._send(wire.BaseList, "GET", "/bases").items
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def _send(
+        self,
+        kind: type[M],
+        method: str,
+        path: str,
+        body: Message | None = None,
+        *,
+        params: dict[str, Any] | None = None,
+    ) -> M:
+        response = self._request(method, path, body, params=params)
+        try:
+            return kind.model_validate_json(response.content)
+        except ValidationError as error:
+            message = f"{self.url} answered something that is no {kind.__name__}"
+            hint = "check that the address is a rankloom registry of this version"
+            raise RegistryError(message, hint=hint) from error
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        body: Message | None = None,
+        *,
+        params: dict[str, Any] | None = None,
+    ) -> httpx.Response:
+        content = body.model_dump_json(by_alias=True) if body else None
+        headers = {"Content-Type": "application/json"} if body else {}
+        known = {key: value for key, value in (params or {}).items() if value is not None}
+        try:
+            response = self._http.request(
+                method, path, content=content, headers=headers, params=known
+            )
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            message = f"the registry at {self.url} cannot be reached: {error}"
+            hint = "is it running? 'loractl serve' starts one; RANKLOOM_URL or login name another"
+            raise RegistryError(message, hint=hint) from error
+        if response.is_success:
+            return response
+        raise _error(response, self.url)
+
+
+def _path(adapter: AdapterName) -> str:
+    return f"/adapters/{adapter.namespace}/{adapter.name}"
+
+
+def _error(response: httpx.Response, url: str) -> RankloomError:
+    try:
+        problem = wire.Problem.model_validate_json(response.content)
+    except ValidationError:
+        message = f"{url} answered {response.status_code} to {response.request.method}"
+        return RegistryError(message, hint="check that the address is a rankloom registry")
+    findings = [Finding(**entry.model_dump()) for entry in problem.findings]
+    error = error_class(problem.code)(problem.detail, hint=problem.hint, findings=findings)
+    error.request_id = problem.request_id
+    return error

@@ -1,0 +1,60 @@
+"""Push: declare the content, send what is missing, publish."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rankloom.registry import transfer
+from rankloom.registry.wire import AliasRequest, UploadRequest, Version
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from rankloom.manifest import Manifest
+    from rankloom.ref import AdapterName
+    from rankloom.registry.protocol import Registry
+    from rankloom.registry.wire import AdapterDetail
+
+
+def push(
+    registry: Registry,
+    folder: Path,
+    adapter: AdapterName,
+    manifest: Manifest,
+    *,
+    base: str | None = None,
+    card: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Version:
+    """Make ``folder`` a version of ``adapter``; the same content again is the same version.
+
+    ``progress`` is called with (bytes sent, bytes to send); nothing is sent that the store holds.
+    """
+    request = UploadRequest(manifest=manifest, base=base, card=card)
+    upload = registry.open_upload(adapter, request)
+    files = {entry.digest: entry for entry in manifest.files}
+    total = sum(files[target.digest].size for target in upload.missing)
+    sent = 0
+
+    def count(size: int) -> None:
+        nonlocal sent
+        sent += size
+        if progress:
+            progress(sent, total)
+
+    for target in upload.missing:
+        entry = files[target.digest]
+        transfer.put(folder / entry.path, entry.size, target, count)
+    return registry.publish(upload.id)
+
+
+def move_alias(registry: Registry, version: Version, alias: str) -> None:
+    """Let ``alias`` name ``version``, whatever it names now (if nobody moves it meanwhile)."""
+    before = alias_digest(registry.show(version.adapter), alias)
+    registry.set_alias(version.adapter, alias, AliasRequest(digest=version.digest, expected=before))
+
+
+def alias_digest(detail: AdapterDetail, alias: str) -> str | None:
+    """Return the digest of the version that an alias names, or ``None``."""
+    return next((item.digest for item in detail.versions if alias in item.aliases), None)

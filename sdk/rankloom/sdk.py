@@ -1,0 +1,53 @@
+"""The public door: a few functions over one default client.
+
+::
+
+    from rankloom import sdk
+
+    sdk.push("out/checkpoint-900", "zh-lang", base="./base", alias="prod")
+    composition = sdk.compose(["zh-lang", "qa-task"], weights=[1, 0.5])
+    composition.apply_to("base", "merged")
+
+The functions are the methods of one :class:`Client` that follows ``RANKLOOM_URL`` and
+``RANKLOOM_HOME`` (see :mod:`rankloom.config`); without a configured registry they work on the one
+that is embedded in this process. Make a ``Client`` of your own to speak to several registries.
+"""
+
+from __future__ import annotations
+
+from rankloom.client import Client
+
+_default = Client()
+
+add_base = _default.add_base
+alias = _default.alias
+compose = _default.compose
+fingerprint = _default.fingerprint
+list = _default.list
+list_bases = _default.list_bases
+pull = _default.pull
+push = _default.push
+resolve = _default.resolve
+show = _default.show
+show_base = _default.show_base
+unyank = _default.unyank
+validate = _default.validate
+yank = _default.yank
+
+__all__ = [
+    "Client",
+    "add_base",
+    "alias",
+    "compose",
+    "fingerprint",
+    "list",
+    "list_bases",
+    "pull",
+    "push",
+    "resolve",
+    "show",
+    "show_base",
+    "unyank",
+    "validate",
+    "yank",
+]
