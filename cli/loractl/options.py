@@ -19,28 +19,20 @@ method: Decorator = click.option(
 )
 
 
-class WeightList(click.ParamType):
-    """Numbers separated by commas, e.g. ``1,0.5`` or ``1,-0.5``."""
-
-    name = "W1,W2,…"
-
-    def convert(
-        self,
-        value: str | tuple[float, ...],
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> tuple[float, ...]:
-        """Return the numbers of a text."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            return tuple(float(item) for item in value.split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not a list of numbers such as 1,0.5", param, ctx)
+def weight_list(text: str) -> tuple[float, ...]:
+    """Return numbers separated by commas, e.g. of ``1,0.5`` or ``1,-0.5``."""
+    try:
+        return tuple(float(item) for item in text.split(","))
+    except ValueError as error:
+        message = f"{text!r} is not a list of numbers such as 1,0.5"
+        raise click.BadParameter(message) from error
 
 
 weights: Decorator = click.option(
-    "--weights", type=WeightList(), help="One number per adapter (default: all 1)."
+    "--weights",
+    type=weight_list,
+    metavar="W1,W2,…",
+    help="One number per adapter (default: all 1).",
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -30,7 +31,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, soft_wrap=not click.get_text_stream("stdout").isatty())
+    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
     drawn = Table(*columns, box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for row in rows:
         drawn.add_row(*row)
@@ -60,7 +61,7 @@ def progress(label: str) -> Iterator[Callable[[int, int], None] | None]:
 
     Yields the callback (done, total) in bytes, or ``None`` where no terminal is attached.
     """
-    if not click.get_text_stream("stderr").isatty():
+    if not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console

