@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rankloom.errors import AdapterError, NotFoundError
-from rankloom.tensorfile import disguise, layout, strict_json
+from rankloom.tensorfile import disguise, entries, strict_json
 from rankloom.tensorfile.defect import Defect
 
 if TYPE_CHECKING:
@@ -183,16 +183,16 @@ def _length(prefix: bytes, size: int, limits: HeaderLimits) -> int:
 
 def _parse(text: bytes, size: int, path: Path, limits: HeaderLimits) -> Header:
     header = strict_json.load_object(text)
-    metadata = layout.metadata(header.pop("__metadata__", {}), limits.metadata_bytes)
-    layout.check_counts(header, limits.tensors)
+    metadata = entries.check_metadata(header.pop("__metadata__", {}), limits.metadata_bytes)
+    entries.check_counts(len(header), limits.tensors)
     data = LENGTH_BYTES + len(text)
     tensors: dict[str, TensorEntry] = {}
     for name, value in header.items():
-        layout.check_name(name, limits.name_chars)
-        dtype, shape, begin, end = layout.entry(name, value)
+        entries.check_name(name, limits.name_chars)
+        dtype, shape, begin, end = entries.read_entry(name, value)
         tensors[name] = TensorEntry(path, name, dtype, shape, data + begin, data + end)
-    layout.check_cover([(t.start, t.end, t.name) for t in tensors.values()], data, size)
-    layout.check_empty(tensors.values(), limits.empty_tensors)
+    entries.check_cover(tensors.values(), data, size)
+    entries.check_empty(tensors.values(), limits.empty_tensors)
     return Header(path, tensors, metadata, tuple(_oddities(text, path)))
 
 

@@ -62,13 +62,15 @@ def load_numpy(entry: TensorEntry) -> npt.NDArray[Any]:
         raw = bytearray(entry.end - entry.start)
         if stream.readinto(raw) != len(raw):
             raise _shortened(entry)
-    return decode(memoryview(raw), entry.dtype, entry.name).reshape(entry.shape)
+    values: npt.NDArray[Any] = decode(memoryview(raw), entry.dtype, entry.name)
+    return values.reshape(entry.shape)
 
 
 def decode(raw: memoryview, dtype: str, name: str = "tensor") -> npt.NDArray[Any]:
     """Return raw little-endian values as a flat array, as :func:`load_numpy` does."""
     if native := _NATIVE.get(dtype):
-        return np.frombuffer(raw, native)
+        values: npt.NDArray[Any] = np.frombuffer(raw, native)
+        return values
     if dtype == "BF16":
         wide = np.frombuffer(raw, "<u2").astype(np.uint32)
         wide <<= 16
@@ -138,7 +140,8 @@ def _shortened(entry: TensorEntry) -> IntegrityError:
 def bf16_bits(values: Floats) -> Bits:
     """Return the bits of the nearest bfloat16 of each value, ties to even, as torch casts.
 
-    Float64 goes through float32 first, as in torch; every NaN becomes the one quiet NaN 0x7fc0.
+    Float64 goes through float32 first, as in torch. A NaN keeps its upper bits, so that every
+    bfloat16, NaN or not, comes back from float32 unchanged.
 
     Args:
         values: an array of float16, float32 or float64.
@@ -149,11 +152,13 @@ def bf16_bits(values: Floats) -> Bits:
     rounded = bits >> 16
     rounded &= 1
     rounded += 0x7FFF
-    with np.errstate(over="ignore"):
-        rounded += bits  # wraps for NaN only, which is overwritten below
+    rounded += bits  # may wrap for a NaN, which is replaced below
     rounded >>= 16
     result = rounded.astype(np.uint16)
-    result[np.isnan(single)] = 0x7FC0
+    nan = np.isnan(single)
+    if nan.any():
+        upper = (bits[nan] >> 16).astype(np.uint16)
+        result[nan] = np.where(upper & 0x7F, upper, upper | 0x40)
     return result
 
 
@@ -167,7 +172,7 @@ def bf16_view(raw: memoryview, dtype: str) -> memoryview:
     """Return raw values of a dtype of :data:`FLOATS`, rounded to bfloat16, as raw values."""
     if dtype == "BF16":
         return raw
-    return memoryview(bf16_bits(decode(raw, dtype)).astype("<u2", copy=False)).cast("B")
+    return bf16_bits(decode(raw, dtype)).astype("<u2", copy=False).data.cast("B")
 
 
 def is_finite(entry: TensorEntry) -> bool:
