@@ -1,0 +1,128 @@
+"""What may change about a version: the aliases that name it, and whether it is yanked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from rankloom import digest as digests
+from rankloom import ref as refs
+from rankloom.errors import ConflictError, NotFoundError, RefError
+from rankloom.registry.wire import AliasMove
+from rankloom_server import catalogue
+from rankloom_server.models import ADAPTER, ALIAS, VERSION
+
+if TYPE_CHECKING:
+    from rankloom.ref import AdapterName
+    from rankloom.registry.wire import AliasRequest, Version
+
+
+def set_alias(
+    connection: sa.Connection, adapter: AdapterName, alias: str, request: AliasRequest
+) -> AliasMove:
+    """Move an alias if it names what the caller expects; strictly compare-and-set.
+
+    Raises:
+        ConflictError: it names another version than expected now.
+        NotFoundError: there is no such adapter or version.
+        RefError: the alias is malformed, or ``latest``.
+    """
+    _check_movable(alias)
+    catalogue.version(connection, adapter, request.digest)
+    adapter_id = _adapter_id(connection, adapter)
+    if request.expected is None:
+        changed = _insert(connection, adapter_id, alias, request.digest)
+    else:
+        statement = (
+            sa.update(ALIAS)
+            .where(
+                ALIAS.c.adapter_id == adapter_id,
+                ALIAS.c.name == alias,
+                ALIAS.c.digest == request.expected,
+            )
+            .values(digest=request.digest)
+        )
+        changed = connection.execute(statement).rowcount
+    if not changed:
+        raise _moved(connection, adapter_id, f"{adapter}:{alias}", alias)
+    return AliasMove(alias=alias, before=request.expected, after=request.digest)
+
+
+def _check_movable(alias: str) -> None:
+    refs.check_name(alias, "alias")
+    if alias == refs.LATEST:
+        message = "the alias 'latest' always means the newest version that is not yanked"
+        raise RefError(message, hint="choose another alias, or yank the versions to skip")
+
+
+def _adapter_id(connection: sa.Connection, adapter: AdapterName) -> int:
+    statement = sa.select(ADAPTER.c.id).where(catalogue.is_adapter(adapter))
+    found: int | None = connection.execute(statement).scalar()
+    if found is None:
+        raise catalogue.no_adapter(adapter)
+    return found
+
+
+def _insert(connection: sa.Connection, adapter_id: int, alias: str, digest: str) -> int:
+    # Both databases know this clause, SQLAlchemy's common insert does not.
+    statement = sa.text(
+        "INSERT INTO alias (adapter_id, name, digest) VALUES (:adapter_id, :name, :digest) "
+        "ON CONFLICT (adapter_id, name) DO NOTHING"
+    )
+    values = {"adapter_id": adapter_id, "name": alias, "digest": digest}
+    return connection.execute(statement, values).rowcount
+
+
+def _moved(
+    connection: sa.Connection, adapter_id: int, what: str, alias: str
+) -> ConflictError | NotFoundError:
+    statement = sa.select(ALIAS.c.digest).where(
+        ALIAS.c.adapter_id == adapter_id, ALIAS.c.name == alias
+    )
+    present = connection.execute(statement).scalar()
+    message = f"alias {what} was moved meanwhile: it names {present or 'nothing'} now"
+    return ConflictError(message, hint="look at the present version, then decide again")
+
+
+def delete_alias(
+    connection: sa.Connection, adapter: AdapterName, alias: str, expected: str
+) -> None:
+    """Remove an alias if it names what the caller expects.
+
+    Raises:
+        ConflictError: it names another version, or none.
+        NotFoundError: there is no such adapter.
+        RefError: the alias is malformed, or ``latest``.
+    """
+    _check_movable(alias)
+    adapter_id = _adapter_id(connection, adapter)
+    statement = sa.delete(ALIAS).where(
+        ALIAS.c.adapter_id == adapter_id,
+        ALIAS.c.name == alias,
+        ALIAS.c.digest == digests.parse(expected),
+    )
+    if not connection.execute(statement).rowcount:
+        raise _moved(connection, adapter_id, f"{adapter}:{alias}", alias)
+
+
+def yank(
+    connection: sa.Connection, adapter: AdapterName, version: str, reason: str | None
+) -> Version:
+    """Withdraw a version from ``latest``, giving the reason; ``None`` brings it back.
+
+    Raises:
+        NotFoundError: there is no such adapter or version.
+        RefError: the reason is empty.
+    """
+    if reason is not None and not reason.strip():
+        message = f"{adapter}@{version} cannot be yanked without a reason"
+        raise RefError(message, hint="say in a few words why it should not be used")
+    adapter_id = _adapter_id(connection, adapter)
+    statement = (
+        sa.update(VERSION)
+        .where(VERSION.c.adapter_id == adapter_id, VERSION.c.digest == version)
+        .values(yanked=reason)
+    )
+    connection.execute(statement)
+    return catalogue.version(connection, adapter, version)

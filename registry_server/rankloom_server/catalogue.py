@@ -1,0 +1,263 @@
+"""Reading the catalogue. Each function runs a fixed number of statements, whatever the size."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from rankloom import ref as refs
+from rankloom.errors import NotFoundError, RefError
+from rankloom.manifest import Manifest
+from rankloom.registry.wire import (
+    AdapterDetail,
+    AdapterFacts,
+    AdapterRecord,
+    Page,
+    ResolvedVersion,
+    Version,
+)
+from rankloom_server.models import ADAPTER, ALIAS, BASE, VERSION, VERSION_FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy import RowMapping
+
+    from rankloom.ref import AdapterName, VersionRef
+
+MAX_PAGE = 200
+_NO_ADAPTER = "push it first, or search with 'loractl list'"
+
+_VERSION_COLUMNS = (
+    ADAPTER.c.namespace,
+    ADAPTER.c.name,
+    VERSION.c.adapter_id,
+    VERSION.c.number,
+    VERSION.c.digest,
+    VERSION.c.facts,
+    VERSION.c.yanked,
+    VERSION.c.created_at,
+    BASE.c.name.label("base"),
+)
+_VERSIONS = VERSION.join(ADAPTER, VERSION.c.adapter_id == ADAPTER.c.id).outerjoin(
+    BASE, VERSION.c.base_id == BASE.c.id
+)
+# Number of an adapter's newest version that is not yanked: what the alias ``latest`` means.
+_LATEST = (
+    sa.select(sa.func.max(VERSION.c.number))
+    .where(VERSION.c.adapter_id == ADAPTER.c.id, VERSION.c.yanked.is_(None))
+    .correlate(ADAPTER)
+    .scalar_subquery()
+)
+
+
+def is_adapter(adapter: AdapterName) -> sa.ColumnElement[bool]:
+    """Return the condition that selects one adapter by its full name."""
+    return sa.and_(ADAPTER.c.namespace == adapter.namespace, ADAPTER.c.name == adapter.name)
+
+
+def resolve(connection: sa.Connection, ref: VersionRef) -> ResolvedVersion:
+    """Return the version that a ref names; only the alias ``latest`` skips yanked ones.
+
+    Raises:
+        NotFoundError: there is no such adapter, version or alias.
+    """
+    statement = (
+        sa.select(*_VERSION_COLUMNS, VERSION.c.manifest)
+        .select_from(_VERSIONS)
+        .where(is_adapter(ref.adapter), _names(ref))
+    )
+    row = connection.execute(statement).mappings().one_or_none()
+    if row is None:
+        raise _unresolved(connection, ref)
+    (version,) = _versions(connection, [row])
+    return ResolvedVersion(version=version, manifest=Manifest.model_validate_json(row["manifest"]))
+
+
+def _names(ref: VersionRef) -> sa.ColumnElement[bool]:
+    if ref.digest is not None:
+        return VERSION.c.digest == ref.digest
+    if ref.number is not None:
+        return VERSION.c.number == ref.number
+    if ref.alias == refs.LATEST:
+        return VERSION.c.number == _LATEST
+    named = sa.select(ALIAS.c.digest).where(
+        ALIAS.c.adapter_id == ADAPTER.c.id, ALIAS.c.name == ref.alias
+    )
+    return VERSION.c.digest == named.scalar_subquery()
+
+
+def _unresolved(connection: sa.Connection, ref: VersionRef) -> NotFoundError:
+    known = connection.execute(sa.select(ADAPTER.c.id).where(is_adapter(ref.adapter))).first()
+    if known is None:
+        return no_adapter(ref.adapter)
+    message = f"adapter {ref.adapter} has no version {ref}"
+    hint = f"'loractl show {ref.adapter}' lists its versions and aliases"
+    if ref.alias == refs.LATEST:
+        message = f"every version of adapter {ref.adapter} is yanked"
+        hint = f"name one by number or digest; {hint}"
+    return NotFoundError(message, hint=hint)
+
+
+def no_adapter(adapter: AdapterName) -> NotFoundError:
+    """Return the error for an adapter that the catalogue does not know."""
+    return NotFoundError(f"there is no adapter {adapter}", hint=_NO_ADAPTER)
+
+
+def version(connection: sa.Connection, adapter: AdapterName, digest: str) -> Version:
+    """Return one version by its digest.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    found = find_version(connection, adapter, digest)
+    if found is None:
+        raise _unresolved(connection, refs.VersionRef(adapter, digest=digest))
+    return found
+
+
+def find_version(connection: sa.Connection, adapter: AdapterName, digest: str) -> Version | None:
+    """Return one version by its digest, ``None`` if there is none."""
+    statement = (
+        sa.select(*_VERSION_COLUMNS)
+        .select_from(_VERSIONS)
+        .where(is_adapter(adapter), VERSION.c.digest == digest)
+    )
+    found = _versions(connection, connection.execute(statement).mappings().all())
+    return found[0] if found else None
+
+
+def list_adapters(
+    connection: sa.Connection, *, namespace: str | None, query: str, limit: int, after: str
+) -> Page:
+    """Return a page of adapters in name order; each word of ``query`` is in name or card.
+
+    Raises:
+        RefError: ``limit`` or ``after`` is none that we gave out.
+    """
+    if not 1 <= limit <= MAX_PAGE:
+        message = f"a page of {limit} adapters is not possible"
+        raise RefError(message, hint=f"ask for 1 to {MAX_PAGE}")
+    conditions = [_contains(word) for word in query.split()]
+    if namespace is not None:
+        conditions.append(ADAPTER.c.namespace == namespace)
+    if after:
+        conditions.append(_behind(after))
+    statement = (
+        sa.select(ADAPTER.c.card, ADAPTER.c.namespace, ADAPTER.c.name, *_VERSION_COLUMNS[2:])
+        .select_from(
+            ADAPTER.outerjoin(
+                VERSION,
+                sa.and_(VERSION.c.adapter_id == ADAPTER.c.id, VERSION.c.number == _LATEST),
+            ).outerjoin(BASE, VERSION.c.base_id == BASE.c.id)
+        )
+        .where(*conditions)
+        .order_by(ADAPTER.c.namespace, ADAPTER.c.name)
+        .limit(limit + 1)  # one more tells whether there is a next page
+    )
+    rows = connection.execute(statement).mappings().all()
+    items = _records(connection, rows[:limit])
+    more = len(rows) > limit
+    return Page(items=items, next=f"{items[-1].namespace}/{items[-1].name}" if more else None)
+
+
+def _contains(word: str) -> sa.ColumnElement[bool]:
+    return sa.or_(
+        ADAPTER.c.name.icontains(word, autoescape=True),
+        ADAPTER.c.namespace.icontains(word, autoescape=True),
+        ADAPTER.c.card.icontains(word, autoescape=True),
+    )
+
+
+def _behind(after: str) -> sa.ColumnElement[bool]:
+    last = refs.AdapterName.parse(after)
+    return sa.tuple_(ADAPTER.c.namespace, ADAPTER.c.name) > sa.tuple_(
+        sa.literal(last.namespace), sa.literal(last.name)
+    )
+
+
+def _records(connection: sa.Connection, rows: Iterable[RowMapping]) -> tuple[AdapterRecord, ...]:
+    rows = list(rows)
+    latest = _versions(connection, [row for row in rows if row["number"] is not None])
+    by_name = {(item.namespace, item.name): item for item in latest}
+    return tuple(
+        AdapterRecord(
+            namespace=row["namespace"],
+            name=row["name"],
+            card=row["card"],
+            latest=by_name.get((row["namespace"], row["name"])),
+        )
+        for row in rows
+    )
+
+
+def show(connection: sa.Connection, adapter: AdapterName) -> AdapterDetail:
+    """Return one adapter with all its versions, newest first.
+
+    Raises:
+        NotFoundError: there is no such adapter.
+    """
+    card = connection.execute(sa.select(ADAPTER.c.card).where(is_adapter(adapter))).scalar()
+    if card is None:
+        raise no_adapter(adapter)
+    statement = (
+        sa.select(*_VERSION_COLUMNS)
+        .select_from(_VERSIONS)
+        .where(is_adapter(adapter))
+        .order_by(VERSION.c.number.desc())
+    )
+    rows = connection.execute(statement).mappings().all()
+    return AdapterDetail(
+        namespace=adapter.namespace,
+        name=adapter.name,
+        card=card,
+        versions=_versions(connection, rows),
+    )
+
+
+def file_digest(connection: sa.Connection, adapter: AdapterName, digest: str, path: str) -> str:
+    """Return the digest of one file of a version.
+
+    Raises:
+        NotFoundError: there is no such version or file.
+    """
+    statement = (
+        sa.select(VERSION_FILE.c.digest)
+        .join(VERSION, VERSION_FILE.c.version_id == VERSION.c.id)
+        .join(ADAPTER, VERSION.c.adapter_id == ADAPTER.c.id)
+        .where(is_adapter(adapter), VERSION.c.digest == digest, VERSION_FILE.c.path == path)
+    )
+    found: str | None = connection.execute(statement).scalar()
+    if found is None:
+        message = f"{adapter}@{digest} has no file {path[:80]!r}"
+        raise NotFoundError(message, hint="the version's manifest lists its files")
+    return found
+
+
+def _versions(connection: sa.Connection, rows: Iterable[RowMapping]) -> tuple[Version, ...]:
+    rows = list(rows)
+    wanted = sorted({row["adapter_id"] for row in rows})
+    statement = (
+        sa.select(ALIAS.c.adapter_id, ALIAS.c.digest, ALIAS.c.name)
+        .where(ALIAS.c.adapter_id.in_(wanted))
+        .order_by(ALIAS.c.name)
+    )
+    aliases: defaultdict[tuple[int, str], list[str]] = defaultdict(list)
+    for adapter_id, digest, name in connection.execute(statement):
+        aliases[adapter_id, digest].append(name)
+    return tuple(
+        Version(
+            namespace=row["namespace"],
+            name=row["name"],
+            number=row["number"],
+            digest=row["digest"],
+            base=row["base"],
+            facts=AdapterFacts.model_validate(row["facts"]),
+            created_at=row["created_at"],
+            yanked=row["yanked"],
+            aliases=tuple(aliases[row["adapter_id"], row["digest"]]),
+        )
+        for row in rows
+    )

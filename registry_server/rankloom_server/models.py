@@ -1,0 +1,218 @@
+"""The tables. The database holds the rules: what may not be twice is a named constraint.
+
+``adapter`` 1─n ``version`` 1─n ``version_file``; an ``alias`` names one version of its adapter by
+digest. An ``upload`` is the journal of one push, written before a byte moves. Timestamps are UTC.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.types import TypeDecorator
+from sqlmodel import Field, SQLModel
+
+# Without names a constraint cannot be dropped by a migration, and each database invents others.
+SQLModel.metadata.naming_convention = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+# Order and comparison by bytes on both databases, so that pages come in one order everywhere.
+NAME_TYPE = sa.String(96).with_variant(sa.String(96, collation="C"), "postgresql")
+DIGEST_TYPE = sa.String(71)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A timestamp with time zone; SQLite forgets the zone, so UTC is put back on reading."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_result_value(
+        self,
+        value: datetime | None,
+        dialect: sa.Dialect,
+    ) -> datetime | None:
+        """Return the value as aware UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def is_digest(column: str) -> str:
+    """Return SQL that is true for ``sha256:`` and 64 lower-case hex digits (both databases)."""
+    return (
+        f"length({column}) = 71 AND substr({column}, 1, 7) = 'sha256:' "
+        f"AND trim(substr({column}, 8), '0123456789abcdef') = ''"
+    )
+
+
+def _digest_check(column: str = "digest") -> sa.CheckConstraint:
+    return sa.CheckConstraint(is_digest(column), name=f"{column}_format")
+
+
+class BaseRow(SQLModel, table=True):
+    """A base model that the registry knows."""
+
+    __tablename__ = "base"
+    __table_args__ = (
+        sa.UniqueConstraint("name"),
+        sa.Index(None, "exact"),
+        sa.Index(None, "bf16"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(sa_type=NAME_TYPE)
+    cfg: str | None = Field(default=None, sa_type=DIGEST_TYPE)
+    struct: str = Field(sa_type=DIGEST_TYPE)
+    exact: str | None = Field(default=None, sa_type=DIGEST_TYPE)
+    bf16: str | None = Field(default=None, sa_type=DIGEST_TYPE)
+    source: str = Field(sa_type=sa.Text)
+    config: dict[str, Any] = Field(sa_type=sa.JSON)
+    tensors: dict[str, Any] = Field(sa_type=sa.JSON)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class AdapterRow(SQLModel, table=True):
+    """A name that has versions."""
+
+    __tablename__ = "adapter"
+    __table_args__ = (sa.UniqueConstraint("namespace", "name"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    namespace: str = Field(sa_type=NAME_TYPE)
+    name: str = Field(sa_type=NAME_TYPE)
+    card: str = Field(sa_type=sa.Text)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class VersionRow(SQLModel, table=True):
+    """One immutable content; only ``yanked`` (the reason) ever changes."""
+
+    __tablename__ = "version"
+    __table_args__ = (
+        sa.UniqueConstraint("adapter_id", "digest"),
+        sa.UniqueConstraint("adapter_id", "number"),
+        sa.CheckConstraint("number >= 1", name="number_positive"),
+        sa.CheckConstraint("yanked <> ''", name="yanked_has_reason"),
+        _digest_check(),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    adapter_id: int = Field(foreign_key="adapter.id")
+    number: int
+    digest: str = Field(sa_type=DIGEST_TYPE)
+    base_id: int | None = Field(default=None, foreign_key="base.id", index=True)
+    manifest: str = Field(sa_type=sa.Text)
+    facts: dict[str, Any] = Field(sa_type=sa.JSON)
+    yanked: str | None = Field(default=None, sa_type=sa.Text)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class VersionFileRow(SQLModel, table=True):
+    """One file of a version; what is listed here must never leave the store."""
+
+    __tablename__ = "version_file"
+    __table_args__ = (
+        sa.CheckConstraint("size >= 0", name="size_not_negative"),
+        _digest_check(),
+    )
+
+    version_id: int = Field(foreign_key="version.id", primary_key=True)
+    path: str = Field(sa_type=sa.String(255), primary_key=True)
+    size: int = Field(sa_type=sa.BigInteger)
+    digest: str = Field(sa_type=DIGEST_TYPE, index=True)
+
+
+class AliasRow(SQLModel, table=True):
+    """A movable name; its digest is one of the same adapter's versions."""
+
+    __tablename__ = "alias"
+    __table_args__ = (
+        sa.ForeignKeyConstraint(["adapter_id", "digest"], ["version.adapter_id", "version.digest"]),
+        sa.CheckConstraint("name <> 'latest'", name="latest_is_computed"),
+    )
+
+    adapter_id: int = Field(primary_key=True)
+    name: str = Field(sa_type=NAME_TYPE, primary_key=True)
+    digest: str = Field(sa_type=DIGEST_TYPE)
+
+
+class UploadRow(SQLModel, table=True):
+    """The journal of one push: what was declared, and how far it came.
+
+    Until ``lease_until`` its blobs count as wanted, published or not.
+    """
+
+    __tablename__ = "upload"
+    __table_args__ = (
+        sa.CheckConstraint("state IN ('open', 'published', 'failed')", name="state_known"),
+        sa.Index(None, "namespace", "name", "digest"),
+        _digest_check(),
+    )
+
+    id: str = Field(sa_type=sa.String(32), primary_key=True)
+    namespace: str = Field(sa_type=NAME_TYPE)
+    name: str = Field(sa_type=NAME_TYPE)
+    digest: str = Field(sa_type=DIGEST_TYPE)
+    manifest: str = Field(sa_type=sa.Text)
+    base_id: int | None = Field(default=None, foreign_key="base.id")
+    card: str | None = Field(default=None, sa_type=sa.Text)
+    state: str = Field(sa_type=sa.String(16))
+    lease_until: datetime = Field(sa_type=UtcDateTime)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class UploadBlobRow(SQLModel, table=True):
+    """One blob that an upload declared.
+
+    ``absent`` says that the store did not hold it at that time: if it does now, this push brought
+    it, and the next one of the same namespace need not send it again.
+    """
+
+    __tablename__ = "upload_blob"
+    __table_args__ = (_digest_check(),)
+
+    upload_id: str = Field(foreign_key="upload.id", sa_type=sa.String(32), primary_key=True)
+    digest: str = Field(sa_type=DIGEST_TYPE, primary_key=True, index=True)
+    absent: bool
+
+
+class TokenRow(SQLModel, table=True):
+    """A bearer token, known only by its digest. ``scopes`` are words separated by spaces."""
+
+    __tablename__ = "api_token"
+    __table_args__ = (
+        sa.UniqueConstraint("name"),
+        sa.UniqueConstraint("secret"),
+        _digest_check("secret"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(sa_type=NAME_TYPE)
+    secret: str = Field(sa_type=DIGEST_TYPE)
+    scopes: str = Field(sa_type=sa.String(64))
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+# The same tables for SQL expressions; whole statements read better than an ORM's objects.
+BASE, ADAPTER, VERSION, VERSION_FILE, ALIAS, UPLOAD, UPLOAD_BLOB, TOKEN = (
+    SQLModel.metadata.tables[row.__tablename__]
+    for row in (
+        BaseRow,
+        AdapterRow,
+        VersionRow,
+        VersionFileRow,
+        AliasRow,
+        UploadRow,
+        UploadBlobRow,
+        TokenRow,
+    )
+)

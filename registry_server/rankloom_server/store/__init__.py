@@ -1,0 +1,1 @@
+"""Where blobs are kept: one interface, a folder or an S3 bucket behind it."""
