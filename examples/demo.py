@@ -1,0 +1,177 @@
+"""The main job from end to end on a real model: push, validate, compose, apply, score, refuse.
+
+Run it with ``make demo``. Everything it keeps lies in ``.demo/``, which it empties first.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from base import find_base
+from embed import Tokenizer, load_base
+from rankloom import sdk
+from rankloom.errors import RankloomError
+from score import EvaluationSet, Score, bootstrap_interval, hit, load_evaluation, score
+
+HERE = Path(__file__).resolve().parent
+WORK = HERE.parent / ".demo"
+ADAPTERS = ("de-lang", "search-task")
+WEIGHTS = ((1.0, 0.0), (0.0, 1.0), (1.0, 0.5), (0.5, 1.0), (1.0, 1.0), (0.5, 0.5))
+
+
+def main() -> None:
+    """Run every step; an unexpected outcome of any of them ends the demo with an error."""
+    torch.manual_seed(0)
+    started = time.monotonic()
+    shutil.rmtree(WORK, ignore_errors=True)
+    os.environ["RANKLOOM_HOME"] = str(WORK / "home")
+    os.environ.pop("RANKLOOM_URL", None)  # the demo works on the embedded registry only
+    base = find_base()
+
+    title("Push two adapters; each is tied to the fingerprint of its base")
+    loractl("base", "add", str(base), "--name", "minilm")
+    for name in ADAPTERS:
+        loractl("push", str(HERE / "adapters" / name), name, "--base", "minilm", "--alias", "prod")
+    loractl("list")
+
+    title("Validate against the base, byte for byte")
+    for name in ADAPTERS:
+        loractl("validate", name, "--against", str(base))
+
+    title("Compose, apply, score: German questions, English summaries")
+    merged = WORK / "merged"
+    weights = ",".join(str(weight) for weight in WEIGHTS[3])
+    loractl("apply", *ADAPTERS, "--weights", weights, "--base", str(base), "-o", str(merged))
+    report_scores(base, merged)
+
+    title("Refuse what would go wrong silently")
+    refuse_another_base(base)
+    refuse_nan()
+    refuse_corrupted_blob()
+    print(f"\nDone in {time.monotonic() - started:.0f} s. Everything lies in {WORK}.")
+
+
+def title(text: str) -> None:
+    """Print the heading of a step."""
+    print(f"\n== {text}", flush=True)
+
+
+def loractl(*arguments: str) -> None:
+    """Run the command as a person would, and show it."""
+    print("$ loractl", *arguments, flush=True)
+    command = Path(sys.executable).with_name("loractl")
+    subprocess.run([command, *arguments], check=True)  # noqa: S603 - our own command
+
+
+def report_scores(base: Path, merged: Path) -> None:
+    """Print one table: the base, each part, compositions at several weights, and the merge."""
+    evaluation = load_evaluation()
+    model, tokenizer = load_base(base)
+    plain = score(model, tokenizer, evaluation)
+    print(f"\n{'':32}  acc@1           [95 % interval]   MRR@10")
+    show("base alone", plain)
+    for weights in WEIGHTS:
+        show(label(weights), applied(model, tokenizer, evaluation, weights))
+    if score(model, tokenizer, evaluation) != plain:
+        raise SystemExit("the model differs after the last composition was taken back")
+    loaded, _ = load_base(merged)
+    found = score(loaded, tokenizer, evaluation)
+    if found != applied(model, tokenizer, evaluation, WEIGHTS[3]):
+        raise SystemExit("the merged checkpoint scores other than the applied composition")
+    show(f"checkpoint {merged.relative_to(WORK.parent)}", found)
+
+
+def label(weights: Sequence[float]) -> str:
+    """Name a composition by its parts, e.g. ``0.5 de-lang + 1 search-task``."""
+    named = zip(weights, ADAPTERS, strict=True)
+    return " + ".join(f"{weight:g} {name}" for weight, name in named if weight)
+
+
+def applied(
+    model: nn.Module, tokenizer: Tokenizer, evaluation: EvaluationSet, weights: Sequence[float]
+) -> Score:
+    """Score the model while a composition is applied; afterwards it is as it was, to the bit."""
+    used = [(name, weight) for name, weight in zip(ADAPTERS, weights, strict=True) if weight]
+    composition = sdk.compose([name for name, _ in used], weights=[weight for _, weight in used])
+    with composition.apply(model):
+        return score(model, tokenizer, evaluation)
+
+
+def show(name: str, result: Score) -> None:
+    """Print one row of the table."""
+    low, high = bootstrap_interval([hit(rank) for rank in result.ranks])
+    print(f"{name:32}  {result.accuracy:.3f}           [{low:.3f}, {high:.3f}]    {result.mrr:.3f}")
+
+
+@contextmanager
+def refused(what: str) -> Iterator[None]:
+    """Expect that the block is refused, and show with which words."""
+    try:
+        yield
+    except RankloomError as error:
+        print(f"{what}:\n  {error.code}: {error.message}")
+        for finding in error.findings[:1]:
+            print(f"  {finding}")
+    else:
+        raise SystemExit(f"{what} was not refused")
+
+
+def refuse_another_base(base: Path) -> None:
+    """Same shapes, other weights: every other tool merges into this without a word."""
+    other = WORK / "another-base"
+    shutil.copytree(base, other)
+    flip_byte(other / "model.safetensors", -1)
+    with refused("A base with the same shapes and one other byte"):
+        sdk.compose(["de-lang"]).apply_to(other, WORK / "never")
+    if (WORK / "never").exists():
+        raise SystemExit("a refused apply left something behind")
+
+
+def refuse_nan() -> None:
+    """One NaN in one factor would spread over the whole model."""
+    broken = WORK / "nan"
+    shutil.copytree(HERE / "adapters/de-lang", broken)
+    weights = broken / "adapter_model.safetensors"
+    overwrite(weights, lambda data: data[:-4] + b"\x00\x00\xc0\x7f")
+    with refused("An adapter with one NaN"):
+        sdk.push(broken, "de-lang", base="minilm")
+
+
+def refuse_corrupted_blob() -> None:
+    """A bit that rotted in the store must not reach anybody."""
+    version = sdk.resolve("search-task")
+    entry = next(item for item in version.manifest.files if item.path.endswith(".safetensors"))
+    shutil.rmtree(WORK / "home/cache")
+    stored = next((WORK / "home/registry").rglob(entry.digest.removeprefix("sha256:")))
+    stored.chmod(0o644)
+    flip_byte(stored, len(stored.read_bytes()) // 2)
+    with refused("A blob with one flipped byte in the store"):
+        sdk.pull("search-task", WORK / "never")
+
+
+def flip_byte(path: Path, position: int) -> None:
+    """Change one byte of a file in place."""
+
+    def flip(data: bytes) -> bytes:
+        changed = bytearray(data)
+        changed[position] ^= 1
+        return bytes(changed)
+
+    overwrite(path, flip)
+
+
+def overwrite(path: Path, change: Callable[[bytes], bytes]) -> None:
+    """Replace a file's content by a function of it."""
+    path.write_bytes(change(path.read_bytes()))
+
+
+if __name__ == "__main__":
+    main()
