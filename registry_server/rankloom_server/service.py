@@ -120,6 +120,7 @@ def open_embedded(data_dir: Path) -> Registry:
 
     URLs that it gives out are ``file://`` URLs of the folder.
     """
+    data_dir = data_dir.absolute()
     data_dir.mkdir(parents=True, exist_ok=True)
     engine = db.open_engine(db.sqlite_url(data_dir / DATABASE))
     db.upgrade(engine)

@@ -1,0 +1,48 @@
+"""The registry over HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+
+from rankloom_server import problems
+from rankloom_server.middleware import BodyLimit, RequestContext
+from rankloom_server.routes import adapters, bases, blobs, health, uploads
+from rankloom_server.wiring import open_service
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from rankloom_server.settings import Settings
+
+API = "/api/v1"
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Return the application; its database is at the present schema.
+
+    ``app.state.service`` is the service that it serves.
+
+    Raises:
+        RegistryError: the database does not answer, or has a schema of another version.
+    """
+    service = open_service(settings)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.close()
+
+    # The interactive pages would load scripts from elsewhere; /openapi.json is enough.
+    app = FastAPI(title="rankloom", docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.state.service = service
+    problems.install(app)
+    app.add_middleware(BodyLimit)
+    app.add_middleware(RequestContext)  # the last one added is the outermost
+    for router in (adapters.router, uploads.router, bases.router):
+        app.include_router(router, prefix=API)
+    app.include_router(blobs.router)
+    app.include_router(health.router)
+    return app

@@ -1,0 +1,105 @@
+"""What surrounds every request: its id, its log line, a limit on its body."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+from rankloom.registry.wire import Problem
+from rankloom_server import problems
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MAX_BODY = 32 << 20
+"""Bytes of a JSON body; the headers of a base with 100 000 tensors take about 10 MB."""
+
+_log = logging.getLogger("rankloom_server")
+_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+
+class RequestContext:
+    """Gives every request an id and a log line, and answers faults of our own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        started, status = time.perf_counter(), 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception:
+            _log.exception("request %s failed", request_id)
+            if status:
+                raise  # the answer has begun; only breaking the connection tells the client
+            await problems.respond(problems.internal(request_id))(scope, receive, send_with_id)
+        seconds = time.perf_counter() - started
+        # Not the query: it may carry a signature that is still good.
+        line = "%s %s %d %.1f ms id=%s"
+        _log.info(line, scope["method"], scope["path"], status, 1000 * seconds, request_id)
+
+
+def _request_id(scope: Scope) -> str:
+    given = dict(scope["headers"]).get(b"x-request-id", b"")
+    return given.decode() if _ID.fullmatch(given) else uuid.uuid4().hex
+
+
+class BodyLimit:
+    """Refuses bodies that are larger than any message; blobs have their own, signed size."""
+
+    def __init__(self, app: ASGIApp, limit: int = MAX_BODY) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http" or scope["path"].startswith("/blobs/"):
+            await self._app(scope, receive, send)
+            return
+        # Messages are small enough to be held: then a body is refused before anything runs.
+        body, more = bytearray(), True
+        while more and len(body) <= self._limit:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        if len(body) > self._limit:
+            await self._refuse(scope, receive, send)
+            return
+        sent = False
+
+        async def replay() -> Message:
+            nonlocal sent
+            if sent:
+                return await receive()
+            sent = True
+            return {"type": "http.request", "body": bytes(body), "more_body": False}
+
+        await self._app(scope, replay, send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        problem = Problem(
+            title="Content Too Large",
+            status=413,
+            detail=f"the body is larger than {self._limit} bytes",
+            code="invalid-request",
+            request_id=scope["state"]["request_id"],
+        )
+        response = problems.respond(problem, {"connection": "close"})
+        await response(scope, receive, send)

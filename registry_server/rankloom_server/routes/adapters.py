@@ -1,0 +1,92 @@
+"""Adapters, their versions and aliases."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from rankloom import digest as digests
+from rankloom import ref as refs
+from rankloom.errors import RefError
+from rankloom.ref import AdapterName, VersionRef
+from rankloom.registry import wire
+from rankloom_server.routes.deps import ADMIN, PUSH, READ, AdapterDep, ServiceDep, absolute
+
+router = APIRouter(prefix="/adapters", tags=["adapters"])
+_ONE = "/{namespace}/{name}"
+
+
+@router.get("", dependencies=[READ])
+def list_adapters(
+    service: ServiceDep,
+    namespace: str | None = None,
+    query: Annotated[str, Query(max_length=200)] = "",
+    limit: int = 50,
+    after: Annotated[str, Query(max_length=200)] = "",
+) -> wire.Page:
+    """List adapters in name order; each word of ``query`` is in name or card."""
+    return service.list_adapters(namespace=namespace, query=query, limit=limit, after=after)
+
+
+@router.get(_ONE, dependencies=[READ])
+def show(service: ServiceDep, adapter: AdapterDep) -> wire.AdapterDetail:
+    """Return an adapter with all its versions, newest first."""
+    return service.show(adapter)
+
+
+@router.get(_ONE + "/resolve", dependencies=[READ])
+def resolve(
+    service: ServiceDep,
+    adapter: AdapterDep,
+    alias: str | None = None,
+    number: Annotated[int | None, Query(ge=1, le=999_999_999)] = None,
+    digest: str | None = None,
+) -> wire.ResolvedVersion:
+    """Return one version by alias (``latest`` if nothing is named), number or digest."""
+    return service.resolve(_ref(adapter, alias, number, digest))
+
+
+def _ref(
+    adapter: AdapterName, alias: str | None, number: int | None, digest: str | None
+) -> VersionRef:
+    if sum(part is not None for part in (alias, number, digest)) > 1:
+        message = "a version is named by one of alias, number and digest"
+        raise RefError(message, hint="send only one of them")
+    if digest is not None:
+        return VersionRef(adapter, digest=digests.parse(digest))
+    if number is not None:
+        return VersionRef(adapter, number=number)
+    return VersionRef(adapter, alias=refs.check_name(alias or refs.LATEST, "alias"))
+
+
+@router.get(_ONE + "/versions/{version}/files/{path:path}", dependencies=[READ])
+def blob_url(
+    service: ServiceDep, request: Request, adapter: AdapterDep, version: str, path: str
+) -> wire.BlobUrl:
+    """Return where the bytes of one file are, for a limited time."""
+    url = service.blob_url(adapter, digests.parse(version), path)
+    return wire.BlobUrl(url=absolute(request, url))
+
+
+@router.put(_ONE + "/versions/{version}/yank", dependencies=[ADMIN])
+def yank(
+    service: ServiceDep, adapter: AdapterDep, version: str, body: wire.YankRequest
+) -> wire.Version:
+    """Withdraw a version from ``latest``, or bring it back."""
+    return service.yank(adapter, digests.parse(version), body.reason)
+
+
+@router.put(_ONE + "/aliases/{alias}", dependencies=[PUSH])
+def set_alias(
+    service: ServiceDep, adapter: AdapterDep, alias: str, body: wire.AliasRequest
+) -> wire.AliasMove:
+    """Move an alias by compare-and-set."""
+    return service.set_alias(adapter, alias, body)
+
+
+@router.delete(_ONE + "/aliases/{alias}", dependencies=[PUSH], status_code=204)
+def delete_alias(service: ServiceDep, adapter: AdapterDep, alias: str, expected: str) -> Response:
+    """Remove an alias that names ``expected`` now."""
+    service.delete_alias(adapter, alias, expected)
+    return Response(status_code=204)

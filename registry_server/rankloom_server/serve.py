@@ -1,0 +1,77 @@
+"""Run the registry: bind, tell the address, serve until a signal comes."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from rankloom.errors import ConflictError
+from rankloom_server import auth
+from rankloom_server.app import create_app
+from rankloom_server.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HOST = "127.0.0.1"
+PORT = 8470
+_GRACE_SECONDS = 10
+
+
+def serve(host: str = HOST, port: int = PORT, *, settings: Settings | Path) -> None:
+    """Serve until SIGTERM or SIGINT; requests that have begun are finished.
+
+    Before the first request is accepted, the address is printed and, if there is no token at all
+    yet, an admin token, which is never shown again. Port 0 picks a free one.
+
+    Raises:
+        ConflictError: the port is in use.
+        RegistryError: the database does not answer, or has a schema of another version.
+    """
+    if isinstance(settings, Path):
+        settings = Settings(data_dir=settings)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
+    app = create_app(settings)
+    with _listen(host, port) as listening, _quiet_signals():
+        shown = f"[{host}]" if ":" in host else host
+        print(f"rankloom registry on http://{shown}:{listening.getsockname()[1]}", flush=True)
+        token = auth.create_first(app.state.service.engine)
+        if token is not None:
+            print(f"admin token (shown once): {token}", flush=True)
+        config = uvicorn.Config(
+            app,
+            access_log=False,  # ours leaves out the query, which may carry a signature
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+        )
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        message = f"cannot listen on {host}:{port}: {error.strerror}"
+        raise ConflictError(message, hint="choose another port; 0 picks a free one") from error
+
+
+@contextlib.contextmanager
+def _quiet_signals() -> Iterator[None]:
+    """Let a signal end the server, and not also the process when uvicorn raises it once more."""
+    before = {
+        number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,57 @@
+"""The server's settings, from the environment: ``RANKLOOM_SERVER_DATA_DIR`` and so on."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from rankloom_server.store.interface import URL_SECONDS
+
+_STORE = re.compile(r"local|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[\w./-]+)?", re.ASCII)
+# S3 signs for at most a week.
+_WEEK = 7 * 24 * 3600
+
+
+def _check_store(text: str) -> str:
+    if not _STORE.fullmatch(text):
+        message = f"{text!r} is neither 'local' nor 's3://BUCKET' nor 's3://BUCKET/PREFIX'"
+        raise ValueError(message)
+    return text
+
+
+class Settings(BaseSettings):
+    """What a server needs to know.
+
+    Attributes:
+        data_dir: folder for everything that the server keeps on this machine.
+        database_url: ``postgresql://…``; without it SQLite in ``data_dir``.
+        store: ``local`` (in ``data_dir``) or ``s3://bucket[/prefix]``.
+        s3_endpoint: address of an S3 server other than AWS, as this server reaches it.
+        s3_public_endpoint: the same as clients reach it, if that differs.
+        s3_region: region for signatures.
+        s3_access_key: key id; without it boto3 looks in its usual places.
+        s3_secret_key: secret of the key.
+        public_url: this server's address in the URLs of blobs; without it, that of each request.
+        signing_key: secret for the URLs of local blobs; without it one is kept in ``data_dir``.
+        url_seconds: how long the URLs of blobs are good for.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="RANKLOOM_SERVER_", frozen=True, extra="forbid", env_ignore_empty=True
+    )
+
+    data_dir: Path
+    database_url: str | None = None
+    store: Annotated[str, AfterValidator(_check_store)] = "local"
+    s3_endpoint: str | None = None
+    s3_public_endpoint: str | None = None
+    s3_region: str = "us-east-1"
+    s3_access_key: str | None = None
+    s3_secret_key: SecretStr | None = None
+    public_url: str = ""
+    signing_key: SecretStr | None = Field(default=None, min_length=32)
+    url_seconds: int = Field(default=URL_SECONDS, ge=60, le=_WEEK)

@@ -1,0 +1,190 @@
+"""Blobs in an S3 bucket; clients send and fetch them there, not through this server."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from rankloom.digest import CHUNK
+from rankloom.errors import NotFoundError, RegistryError, UploadCorruptError
+from rankloom.files import write_verified
+from rankloom.registry.wire import PutTarget
+from rankloom_server.store.interface import URL_SECONDS, blob_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from mypy_boto3_s3 import S3Client
+
+    from rankloom_server.settings import Settings
+
+_ABSENT = frozenset(["404", "NoSuchKey", "NotFound"])
+# 412: the blob is there; 409: another writer of the same blob is about to finish.
+_ALREADY_THERE = frozenset(["PreconditionFailed", "ConditionalRequestConflict", "412", "409"])
+
+
+@dataclass(frozen=True, slots=True)
+class S3Store:
+    """A bucket, or a part of one.
+
+    The server must enforce ``x-amz-checksum-sha256`` and ``If-None-Match`` on PUT, as AWS and
+    SeaweedFS do: then no client can place wrong bytes under a digest.
+
+    Attributes:
+        client: for the server's own requests.
+        signing: for URLs; its endpoint is the one that clients reach.
+        bucket: name of the bucket.
+        prefix: put in front of every key; empty or ending in ``/``.
+        seconds: how long a URL is good for.
+    """
+
+    client: S3Client
+    signing: S3Client
+    bucket: str
+    prefix: str = ""
+    seconds: int = URL_SECONDS
+
+    def presign_put(self, digest: str, size: int) -> PutTarget:
+        """Return a URL whose signature covers length, checksum and ``If-None-Match: *``."""
+        checksum = _checksum(digest)
+        parameters = {
+            "Bucket": self.bucket,
+            "Key": self._key(digest),
+            "ContentLength": size,
+            "ChecksumSHA256": checksum,
+            "IfNoneMatch": "*",
+        }
+        url = self.signing.generate_presigned_url(
+            "put_object", Params=parameters, ExpiresIn=self.seconds
+        )
+        headers = {
+            "content-length": str(size),
+            "x-amz-checksum-sha256": checksum,
+            "if-none-match": "*",
+        }
+        return PutTarget(digest=digest, url=url, headers=headers)
+
+    def presign_get(self, digest: str) -> str:
+        """Return a signed URL."""
+        parameters = {"Bucket": self.bucket, "Key": self._key(digest)}
+        return self.signing.generate_presigned_url(
+            "get_object", Params=parameters, ExpiresIn=self.seconds
+        )
+
+    def size(self, digest: str) -> int | None:
+        """Ask for the object's head."""
+        with _translated(f"size of {digest}"):
+            try:
+                head = self.client.head_object(Bucket=self.bucket, Key=self._key(digest))
+            except ClientError as error:
+                if _code(error) in _ABSENT:
+                    return None
+                raise
+            return head["ContentLength"]
+
+    def read(self, digest: str) -> Iterator[bytes]:
+        """Stream the object."""
+        with _translated(f"read {digest}"):
+            try:
+                found = self.client.get_object(Bucket=self.bucket, Key=self._key(digest))
+            except ClientError as error:
+                if _code(error) not in _ABSENT:
+                    raise
+                message = f"blob {digest} is not in the store"
+                raise NotFoundError(message, hint="push the adapter again") from error
+            with contextlib.closing(found["Body"]) as body:
+                yield from body.iter_chunks(CHUNK)
+
+    def put(self, digest: str, size: int, chunks: Iterable[bytes]) -> None:
+        """Check the chunks on this machine first, then send them."""
+        with tempfile.TemporaryDirectory() as folder:
+            checked = Path(folder) / "blob"
+            write_verified(chunks, checked, digest=digest, size=size, error=UploadCorruptError)
+            with _translated(f"put {digest}"), checked.open("rb") as stream:
+                try:
+                    self.client.put_object(
+                        Bucket=self.bucket,
+                        Key=self._key(digest),
+                        Body=stream,
+                        ContentLength=size,
+                        ChecksumSHA256=_checksum(digest),
+                        IfNoneMatch="*",
+                    )
+                except ClientError as error:
+                    if _code(error) not in _ALREADY_THERE:
+                        raise
+
+    def delete(self, digest: str) -> None:
+        """Remove the object."""
+        with _translated(f"delete {digest}"):
+            self.client.delete_object(Bucket=self.bucket, Key=self._key(digest))
+
+    def file(self, digest: str) -> Path | None:
+        """Return ``None``: objects are on another machine."""
+        return None
+
+    def _key(self, digest: str) -> str:
+        return self.prefix + blob_key(digest)
+
+
+def open_store(settings: Settings) -> S3Store:
+    """Return the store that the settings name; nothing is connected yet."""
+    place = urlsplit(settings.store)
+    prefix = place.path.strip("/")
+    return S3Store(
+        client=_client(settings, settings.s3_endpoint),
+        signing=_client(settings, settings.s3_public_endpoint or settings.s3_endpoint),
+        bucket=place.netloc,
+        prefix=f"{prefix}/" if prefix else "",
+        seconds=settings.url_seconds,
+    )
+
+
+def _client(settings: Settings, endpoint: str | None) -> S3Client:
+    secret = settings.s3_secret_key
+    config = Config(
+        signature_version="s3v4",
+        # Servers other than AWS are rarely reachable under one host name per bucket.
+        s3={"addressing_style": "path" if endpoint else "auto"},
+        retries={"mode": "standard", "max_attempts": 4},
+        connect_timeout=5,
+        read_timeout=60,
+        # A default checksum would add headers that presigned URLs then demand from every client.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name=settings.s3_region,
+        aws_access_key_id=settings.s3_access_key,
+        aws_secret_access_key=secret.get_secret_value() if secret else None,
+        config=config,
+    )
+
+
+def _checksum(digest: str) -> str:
+    """Return a digest as S3 writes it: base64 of its bytes."""
+    return base64.b64encode(bytes.fromhex(digest.removeprefix("sha256:"))).decode()
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+@contextlib.contextmanager
+def _translated(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (BotoCoreError, ClientError) as error:
+        message = f"the blob store failed: {what}: {error}"
+        raise RegistryError(message, hint="try again; is the store running?") from error
