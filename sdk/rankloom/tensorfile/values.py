@@ -63,7 +63,7 @@ def load_numpy(entry: TensorEntry) -> npt.NDArray[Any]:
         if stream.readinto(raw) != len(raw):
             raise _shortened(entry)
     values: npt.NDArray[Any] = decode(memoryview(raw), entry.dtype, entry.name)
-    return values.reshape(entry.shape)
+    return np.reshape(values, entry.shape)
 
 
 def decode(raw: memoryview, dtype: str, name: str = "tensor") -> npt.NDArray[Any]:
@@ -75,10 +75,10 @@ def decode(raw: memoryview, dtype: str, name: str = "tensor") -> npt.NDArray[Any
         wide = np.frombuffer(raw, "<u2").astype(np.uint32)
         wide <<= 16
         return wide.view(np.float32)
-    if dtype == "F8_E5M2":  # the upper half of a float16
+    if dtype == "F8_E5M2":  # its bits are the upper half of a float16
         return (np.frombuffer(raw, "u1").astype(np.uint16) << 8).view(np.float16).astype(np.float32)
     if dtype == "F8_E4M3":
-        return _E4M3[np.frombuffer(raw, "u1")]
+        return np.take(_E4M3, np.frombuffer(raw, "u1"))
     message = f"{name} has dtype {dtype}, for which there is no exact numpy type"
     raise BackendUnavailableError(message, hint="save it as float32, float16 or bfloat16")
 

@@ -1,0 +1,124 @@
+"""Reads ``adapter_config.json`` and reports everything that is wrong with it at once."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, cast
+
+from rankloom.adapter import config_checks as checks
+from rankloom.adapter import fields
+from rankloom.adapter.config import FILE, AdapterConfig
+from rankloom.errors import AdapterError, NotFoundError, UnsupportedAdapterError
+from rankloom.finding import Finding, Severity
+from rankloom.tensorfile import strict_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+MAX_BYTES = 1_000_000
+
+UNSUPPORTED = frozenset(["CFG009", "CFG010", "CFG011", "CFG012", "TEN009"])
+"""Rules that a sound adapter can break because rankloom does not know its kind (yet)."""
+
+
+def read(folder: Path) -> AdapterConfig:
+    """Read the config of an adapter's folder.
+
+    Raises:
+        NotFoundError: the folder has none.
+        AdapterError: it is broken; ``findings`` holds everything that is wrong.
+        UnsupportedAdapterError: it is sound, but asks for something that rankloom cannot do.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        message = f"{folder} has no {FILE}"
+        raise NotFoundError(message, hint="give the folder that PEFT's save_pretrained wrote")
+    config, findings = inspect(path)
+    raise_for(findings, path)
+    return cast(AdapterConfig, config)
+
+
+def raise_for(findings: Iterable[Finding], path: Path) -> None:
+    """Raise one error for all findings of severity error, if there is one.
+
+    Raises:
+        AdapterError: the adapter is broken.
+        UnsupportedAdapterError: all that is wrong is that rankloom cannot do it.
+    """
+    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+    if not errors:
+        return
+    unsupported = all(finding.rule in UNSUPPORTED for finding in errors)
+    kind = UnsupportedAdapterError if unsupported else AdapterError
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    message = f"{path}: {errors[0].rule} {errors[0].message}{more}"
+    raise kind(message, hint=errors[0].fix, findings=findings)
+
+
+def inspect(path: Path) -> tuple[AdapterConfig | None, list[Finding]]:
+    """Read a config and return it with all findings; ``None`` if any of them is an error."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            return None, [_broken(f"it is larger than {MAX_BYTES} bytes")]
+        return parse(path.read_bytes())
+    except OSError as error:
+        return None, [_broken(f"it cannot be read: {error.strerror}")]
+
+
+def parse(data: bytes) -> tuple[AdapterConfig | None, list[Finding]]:
+    """Check the bytes of a config; see :func:`inspect`."""
+    try:
+        value = strict_json.loads(data.decode("utf-8"))
+    except strict_json.DuplicateKeyError as error:
+        return None, [Finding("CFG002", f"{FILE}: {error}", where=FILE, fix="remove one of them")]
+    except ValueError as error:
+        return None, [_broken(f"it is no JSON in UTF-8 without a byte order mark: {error}")]
+    if not isinstance(value, dict):
+        return None, [_broken("it is not a JSON object")]
+    return _read(value)
+
+
+def _broken(what: str) -> Finding:
+    return Finding("CFG001", f"{FILE}: {what}", where=FILE, fix="save the adapter again with PEFT")
+
+
+def _read(value: dict[str, Any]) -> tuple[AdapterConfig | None, list[Finding]]:
+    findings: list[Finding] = []
+    for check in (checks.peft_type, checks.code, checks.base_name, checks.init, checks.unknown):
+        findings += check(value)
+
+    def get(name: str, parse: Callable[[str, Any], Any], default: Any = None) -> Any:  # noqa: ANN401
+        try:
+            return parse(name, value.get(name, default))
+        except checks.FieldError as error:
+            findings.append(error.finding)
+            return None
+
+    config = AdapterConfig(
+        r=get("r", checks.rank, 8),
+        lora_alpha=get("lora_alpha", checks.alpha, 8),
+        use_rslora=get("use_rslora", checks.flag, default=False),
+        rank_pattern=get("rank_pattern", checks.rank_pattern),
+        alpha_pattern=get("alpha_pattern", checks.alpha_pattern),
+        target_modules=get("target_modules", checks.modules),
+        exclude_modules=get("exclude_modules", checks.modules),
+        layers_to_transform=get("layers_to_transform", checks.indices),
+        layers_pattern=get("layers_pattern", checks.names),
+        base_model_name_or_path=get("base_model_name_or_path", checks.text),
+        task_type=get("task_type", checks.text),
+        options=_options(value),
+        raw=value,
+    )
+    broken = any(finding.severity is Severity.ERROR for finding in findings)
+    return None if broken else config, findings
+
+
+def _options(value: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value[name]
+        for name, default in fields.OPTIONS.items()
+        # JSON text tells 0 from false and 16 from 16.0, which Python's == does not.
+        if json.dumps(value.get(name, default)) != json.dumps(default)
+        and not fields.is_empty(value[name])
+    }

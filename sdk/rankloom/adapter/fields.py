@@ -1,0 +1,139 @@
+"""What each field of PEFT's LoraConfig means for the merged result, as data.
+
+A field is read by us, or it cannot change what the saved tensors mean, or it can: the third sort
+must stand at its default unless a kind of :mod:`rankloom.adapter.kinds` claims it. A field that
+no table knows must be empty.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+READ = frozenset(
+    [
+        "peft_type",
+        "base_model_name_or_path",
+        "r",
+        "lora_alpha",
+        "use_rslora",
+        "rank_pattern",
+        "alpha_pattern",
+        "target_modules",
+        "exclude_modules",
+        "layers_to_transform",
+        "layers_pattern",
+        "init_lora_weights",
+        "auto_mapping",
+        "megatron_config",
+        "megatron_core",
+        "task_type",
+    ]
+)
+"""Fields that :mod:`rankloom.adapter.config` reads and checks."""
+
+IGNORED: Mapping[str, str] = {
+    "inference_mode": "whether the adapter was frozen while it was saved",
+    "lora_dropout": "acts in training only",
+    "fan_in_fan_out": "PEFT corrects it by the module it finds, so the base decides",
+    "revision": "where the base came from",
+    "peft_version": "who wrote the file",
+    "eva_config": "how A began; the file holds how it ended",
+    "corda_config": "how A and B began; matters with init_lora_weights='corda' only",
+    "loftq_config": "how A and B began; matters with init_lora_weights='loftq' only",
+    "lora_ga_config": "how A and B began; matters with init_lora_weights='lora_ga' only",
+    "merge_weights": "an option of PEFT 0.2 for its own modules",
+}
+"""Fields that do not change what the saved tensors mean, and why not."""
+
+OPTIONS: Mapping[str, Any] = {
+    "bias": "none",
+    "modules_to_save": None,
+    "use_dora": False,
+    "lora_bias": False,
+    "trainable_token_indices": None,
+    "target_parameters": None,
+    "layer_replication": None,
+    "alora_invocation_tokens": None,
+    "arrow_config": None,
+    "use_qalora": False,
+    "qalora_group_size": 16,
+    "use_bdlora": None,
+    "kasa_config": None,
+    "velora_config": None,
+    "monteclora_config": None,
+    "ensure_weight_tying": False,
+    "enable_lora": None,
+}
+"""Fields that change what the tensors mean, with PEFT's default (0.3 to 0.21; no two differ)."""
+
+SAFE_INITS = frozenset(["true", "false", "gaussian", "eva", "orthogonal", "mica"])
+"""Values of ``init_lora_weights`` after which the base is what it was."""
+
+MUTATING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Beginnings of values that change the base before training, so W + s·B·A is another model."""
+
+UNMERGEABLE = frozenset(["alora_invocation_tokens", "arrow_config", "use_qalora"])
+"""Options whose effect depends on the input, so no change of a weight is equal to it."""
+
+LIBRARIES = frozenset(["transformers", "diffusers", "timm", "sentence_transformers", "torch"])
+"""Libraries whose model class ``auto_mapping`` may name; we never import it, others do."""
+
+PEFT_TYPES = frozenset(
+    [
+        "PROMPT_TUNING",
+        "MULTITASK_PROMPT_TUNING",
+        "P_TUNING",
+        "PREFIX_TUNING",
+        "LORA",
+        "ADALORA",
+        "ADAMSS",
+        "BOFT",
+        "ADAPTION_PROMPT",
+        "IA3",
+        "BEFT",
+        "LILY",
+        "LOHA",
+        "LOKR",
+        "OFT",
+        "POLY",
+        "LN_TUNING",
+        "VERA",
+        "FROD",
+        "PVERA",
+        "FOURIERFT",
+        "GLORA",
+        "XLORA",
+        "HRA",
+        "VBLORA",
+        "UNILORA",
+        "CPT",
+        "MISS",
+        "RANDLORA",
+        "ROAD",
+        "TRAINABLE_TOKENS",
+        "HIRA",
+        "SHIRA",
+        "C3A",
+        "WAVEFT",
+        "OSF",
+        "DELORA",
+        "GRALORA",
+        "CARTRIDGE",
+        "TINYLORA",
+        "PSOFT",
+        "PEANUT",
+        "SHADOW",
+        "SUPERTUNING",
+        "DEFT",
+        "BONE",
+    ]
+)
+"""Values of ``peft_type`` that PEFT has known."""
+
+
+def is_empty(value: object) -> bool:
+    """Tell whether a value of an unknown field says nothing: null, false, or empty."""
+    return value is None or value is False or value in ("", [], {})
