@@ -1,0 +1,124 @@
+"""Checkpoint → checkpoint: every shard once, in memory that does not grow with the model."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from rankloom.apply.folder import check_space, companions, copy_companions, rewrite_dtype
+from rankloom.apply.identity import check_identity
+from rankloom.apply.place import place
+from rankloom.apply.report import ApplyReport
+from rankloom.apply.shard import ShardWriter, converted
+from rankloom.change.dtypes import CODES, FLOATS
+from rankloom.errors import BaseError, RefError
+from rankloom.files import check_output, output_folder
+from rankloom.tensorfile.header import Header, read_header
+from rankloom.tensorfile.layout import ITEM_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import torch
+
+    from rankloom.base.model import Base
+    from rankloom.change.formula import TargetChange
+    from rankloom.fingerprint import Fingerprint
+
+
+def apply_to_checkpoint(
+    base: Base,
+    changes: Sequence[TargetChange],
+    out: Path,
+    *,
+    expected: Fingerprint | None = None,
+    found: Fingerprint | None = None,
+    dtype: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ApplyReport:
+    """Write ``W ← round(W + ΔW)`` for every changed tensor, and everything else as it is.
+
+    Each sum is accumulated in float32 (float64 where a float64 tensor takes part) and rounded
+    once. Tensors that nothing is added to are copied byte for byte. The output folder appears
+    complete, or not at all.
+
+    Args:
+        base: the checkpoint to read.
+        changes: what is added to which parameter.
+        out: the folder to make.
+        expected: identity of the base that the changes were made for.
+        found: identity of ``base``.
+        dtype: ``"float32"``, ``"bfloat16"``, …: convert all floating tensors; default: keep.
+        progress: called with (bytes written, bytes to write).
+
+    Raises:
+        ConflictError: ``out`` exists and is not an empty folder.
+        IncompatibleError: another base; a parameter that it does not have, or in another shape,
+            or quantised; or values overflow the new dtype.
+        BackendUnavailableError: not enough free space.
+        RefError: unknown dtype.
+    """
+    began = time.perf_counter()
+    chosen = parse_dtype(dtype)
+    check_output(out)
+    check_identity(expected, found, str(base.path))
+    placed = place(base, changes)
+    headers = [read_header(path, error=BaseError) for path in base.files]
+    counter = _Counter(_size(base, headers, chosen), progress)
+    check_space(out, counter.total)
+    writer = ShardWriter(chosen, counter.add)
+    with output_folder(out) as folder:
+        written = copy_companions(base, folder)
+        counter.add(written)
+        for header in headers:
+            here = {item.entry.name: item for item in placed if item.entry.path == header.path}
+            written += writer.write(header, here, folder / header.path.name)
+        if chosen is not None:
+            rewrite_dtype(folder, CODES[chosen], _tensor_bytes(headers, chosen))
+    seconds = time.perf_counter() - began
+    return ApplyReport(len(placed), tuple(writer.unchanged), written, seconds)
+
+
+def parse_dtype(name: str | None) -> torch.dtype | None:
+    """Return the dtype of a name such as ``"bfloat16"`` (``None``: ``None``).
+
+    Raises:
+        RefError: it is none that a weight can be converted to.
+    """
+    known = {str(dtype).removeprefix("torch."): dtype for dtype in FLOATS.values()}
+    if name is None:
+        return None
+    if name not in known:
+        message = f"{name!r} is no dtype for weights"
+        raise RefError(message, hint=f"one of {', '.join(known)}")
+    return known[name]
+
+
+class _Counter:
+    """Adds up bytes for a progress callback."""
+
+    def __init__(self, total: int, report: Callable[[int, int], None] | None) -> None:
+        self.total, self._done, self._report = total, 0, report
+
+    def add(self, nbytes: int) -> None:
+        """Count bytes that were written."""
+        self._done += nbytes
+        if self._report:
+            self._report(self._done, self.total)
+
+
+def _tensor_bytes(headers: Sequence[Header], dtype: torch.dtype | None) -> int:
+    return sum(
+        (entry.end - entry.start)
+        // ITEM_BYTES[entry.dtype]
+        * ITEM_BYTES[converted(entry.dtype, dtype)]
+        for header in headers
+        for entry in header.tensors.values()
+    )
+
+
+def _size(base: Base, headers: Sequence[Header], dtype: torch.dtype | None) -> int:
+    """Bytes to write; new headers are taken to be as long as the old ones."""
+    old = sum(path.stat().st_size for path in (*base.files, *companions(base)))
+    return old + _tensor_bytes(headers, dtype) - _tensor_bytes(headers, None)

@@ -1,0 +1,82 @@
+"""The files of a checkpoint beside its tensors: which go along, and what changes in them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from rankloom.errors import BackendUnavailableError
+from rankloom.files import write_atomic
+from rankloom.manifest import RECORD
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rankloom.base.model import Base
+
+# Weights in any form: those that were not changed must not lie beside those that were.
+_WEIGHTS = (
+    ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".onnx", ".pkl",
+    ".bin.index.json",
+)  # fmt: skip
+_INDEX = ".safetensors.index.json"
+_DTYPE_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+def companions(base: Base) -> tuple[Path, ...]:
+    """Return the files that are copied as they are: config, tokenizer, index, code, licence."""
+    return tuple(
+        path
+        for path in sorted(base.path.iterdir())
+        if path.is_file() and path.name != RECORD and not path.name.startswith(".")
+        if not path.name.endswith(_WEIGHTS)
+    )
+
+
+def copy_companions(base: Base, folder: Path) -> int:
+    """Copy :func:`companions` and return their size in bytes."""
+    copied = [shutil.copyfile(path, folder / path.name) for path in companions(base)]
+    return sum(path.stat().st_size for path in copied)
+
+
+def rewrite_dtype(folder: Path, code: str, nbytes: int) -> None:
+    """Let config and index say what a conversion made of the tensors.
+
+    Args:
+        folder: the new checkpoint.
+        code: dtype code of its floating tensors.
+        nbytes: bytes of all its tensors.
+    """
+    config = folder / "config.json"
+    if config.is_file():
+        values = _read(config)
+        for key in {"torch_dtype", "dtype"} & values.keys() or {"dtype"}:
+            values[key] = _DTYPE_NAMES[code]
+        _write(config, values)
+    for index in folder.glob(f"*{_INDEX}"):
+        values = _read(index)
+        values.setdefault("metadata", {})["total_size"] = nbytes
+        _write(index, values)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(path.read_bytes())
+    return values
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    write_atomic(path, (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def check_space(target: Path, nbytes: int) -> None:
+    """Refuse to begin what the file system has no room for.
+
+    Raises:
+        BackendUnavailableError: with both figures.
+    """
+    existing = next(parent for parent in target.absolute().parents if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < nbytes:
+        message = f"{target} needs {nbytes / 1e9:.2f} GB, but {existing} has {free / 1e9:.2f} free"
+        raise BackendUnavailableError(message, hint="free some space or name another output")

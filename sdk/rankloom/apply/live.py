@@ -1,0 +1,124 @@
+"""A live model: changed in place, and given back with the bits it had."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import torch
+
+from rankloom.apply.modules import check_untied, find_parameter
+from rankloom.change.evaluate import load
+from rankloom.errors import ConflictError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from torch import nn
+
+    from rankloom.apply.modules import Spot
+    from rankloom.change.formula import TargetChange
+    from rankloom.fingerprint import Fingerprint
+
+_changed: weakref.WeakKeyDictionary[nn.Module, Handle] = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class _Saved:
+    spot: Spot
+    values: torch.Tensor
+
+
+class Handle:
+    """Changes that lie on a model until :meth:`restore` or until the ``with`` block ends.
+
+    Attributes:
+        model: the model that was changed.
+        targets: full names of the changed parameters in the model.
+    """
+
+    def __init__(self, model: nn.Module, saved: Sequence[_Saved]) -> None:
+        self.model = model
+        self.targets = tuple(item.spot.name for item in saved)
+        self._saved: list[_Saved] = list(saved)
+
+    def restore(self) -> None:
+        """Write back the saved bits of every changed parameter; a second call does nothing.
+
+        Whatever was done to those parameters meanwhile, such as training, is undone too.
+        """
+        with _lock:
+            _write_back(self._saved)
+            self._saved = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.restore()
+
+
+def apply_to_model(
+    model: nn.Module, changes: Sequence[TargetChange], *, expected: Fingerprint | None = None
+) -> Handle:
+    """Add changes to a model's parameters in place.
+
+    The parameters stay the same objects at the same addresses, so optimizers and CUDA graphs that
+    hold them stay valid. A copy of each changed parameter is kept on its device. Nothing else
+    of the model is touched. Do not run the model in another thread meanwhile.
+
+    One composition lies on a parameter at a time: a second one is refused, since the sum would
+    be rounded twice. Compose both into one instead.
+
+    Raises:
+        IncompatibleError: the model has no such parameter, or in another shape, tied, quantised
+            or wrapped; nothing was changed.
+        ConflictError: another composition lies on one of the parameters; nothing was changed.
+    """
+    spots = [(find_parameter(model, change), change) for change in changes]
+    check_untied(model, [spot for spot, _ in spots])
+    saved: list[_Saved] = []
+    with _lock:
+        for spot, _ in spots:
+            _check_free(spot)
+        try:
+            for spot, change in spots:
+                _apply(spot, change, saved)
+        except BaseException:
+            _write_back(saved)
+            raise
+        handle = Handle(model, saved)
+        for spot, _ in spots:
+            _changed[spot.module] = handle
+    return handle
+
+
+def _apply(spot: Spot, change: TargetChange, saved: list[_Saved]) -> None:
+    weight = spot.weight
+    dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
+    loaded = load(change.formula, transposed=spot.transposed, dtype=dtype, device=weight.device)
+    saved.append(_Saved(spot, weight.detach().clone()))
+    loaded.merge_(weight.detach())
+
+
+@torch.no_grad()
+def _write_back(saved: Sequence[_Saved]) -> None:
+    for item in saved:
+        item.spot.weight.copy_(item.values)
+        _changed.pop(item.spot.module, None)
+
+
+def _check_free(spot: Spot) -> None:
+    if spot.module in _changed:
+        message = f"a composition lies on {spot.name} already"
+        hint = "restore() it first, or compose both into one: a second sum would round twice"
+        raise ConflictError(message, hint=hint)

@@ -1,0 +1,28 @@
+"""What an apply did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyReport:
+    """What was written.
+
+    Attributes:
+        targets: number of base tensors that something was added to.
+        unchanged: names of those targets that kept every bit, because what was added is zero or
+            vanishes in the rounding to the tensor's dtype.
+        nbytes: size of all files written.
+        seconds: wall time.
+    """
+
+    targets: int
+    unchanged: tuple[str, ...]
+    nbytes: int
+    seconds: float
+
+    @property
+    def changed(self) -> int:
+        """Number of base tensors in which at least one bit is another."""
+        return self.targets - len(self.unchanged)

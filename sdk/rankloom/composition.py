@@ -1,0 +1,184 @@
+"""A composition: what several adapters are together, before and after it is put somewhere."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rankloom.compose.exact import exact
+from rankloom.errors import BackendUnavailableError, RankloomWarning
+from rankloom.recipe.checks import check_target_base, common_base
+from rankloom.recipe.part import Part
+from rankloom.recipe.plan import make_plan
+from rankloom.recipe.recipe import Lock, LockedPart, algorithm
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Sequence
+
+    from torch import nn
+
+    from rankloom.apply.live import Handle
+    from rankloom.apply.report import ApplyReport
+    from rankloom.change.formula import TargetChange
+    from rankloom.fingerprint import Fingerprint
+    from rankloom.recipe.plan import Plan
+    from rankloom.registry.wire import Version
+
+    Publisher = Callable[["Composition", str, str | None], Version]
+
+__all__ = ["Composition", "Part", "compose"]
+
+
+def compose(
+    parts: Sequence[Part],
+    weights: Sequence[float] | None = None,
+    *,
+    method: str = "exact",
+    base: Fingerprint | None = None,
+    publisher: Publisher | None = None,
+    cache: Path | None = None,
+) -> Composition:
+    """Compose resolved adapters; only headers are read.
+
+    Args:
+        parts: the adapters, in the order that decides the order of factors in the result.
+        weights: one finite number for each, negative ones too; ``None`` means all 1.
+        method: how deltas are combined.
+        base: identity of a base that all of them must fit.
+        publisher: what :meth:`Composition.push` calls.
+        cache: folder in which fingerprints of bases are remembered.
+
+    Raises:
+        RefError: unknown method; the weights are not one finite number for each part, or all 0.
+        IncompatibleError: the parts were made for different bases, or disagree on a shape.
+    """
+    plan = make_plan(parts, weights, method=method)
+    if base is not None:
+        check_target_base(parts, base)
+    locked = [
+        LockedPart(digest=part.digest, weight=weight)
+        for part, weight in zip(parts, plan.weights, strict=True)
+    ]
+    lock = Lock(algorithm=algorithm(method), parts=tuple(locked))
+    for finding in plan.findings:
+        warnings.warn(RankloomWarning(str(finding)), stacklevel=2)
+    known = common_base(parts) or base
+    return Composition(tuple(parts), plan, lock, known, publisher=publisher, cache=cache)
+
+
+class Composition:
+    """Several adapters as one, not yet anywhere; factors are read when they are needed.
+
+    Attributes:
+        parts: the adapters composed.
+        plan: what will be added to which target; ``print(composition.plan)`` shows it.
+        lock: digests, weights and algorithm: everything that decides the bytes of the result.
+        base: identity of the base that the adapters were made for, if any of them records it.
+    """
+
+    def __init__(
+        self,
+        parts: tuple[Part, ...],
+        plan: Plan,
+        lock: Lock,
+        base: Fingerprint | None,
+        *,
+        publisher: Publisher | None = None,
+        cache: Path | None = None,
+    ) -> None:
+        self.parts, self.plan, self.lock, self.base = parts, plan, lock, base
+        self._publisher, self._cache = publisher, cache
+
+    def __repr__(self) -> str:
+        return f"<Composition {str(self.plan).partition(chr(10))[0]}>"
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Full names of the parameters that it changes, sorted."""
+        return tuple(target.name for target in self.plan.targets)
+
+    @property
+    def changes(self) -> tuple[TargetChange, ...]:
+        """What it adds to each parameter, as values."""
+        return exact(self.plan)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write it as a PEFT folder in which every scale is 1; the same inputs give the same bytes.
+
+        ``rankloom.json`` beside the two files of PEFT holds base identity and lock.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ConflictError: ``path`` exists and is not an empty folder; nothing was written.
+        """
+        from rankloom.compose.peft_config import peft_config
+        from rankloom.compose.save import save
+
+        ranks = {target.module: target.rank for target in self.plan.targets}
+        config = peft_config(ranks, [part.adapter.config for part in self.parts])
+        save(self.changes, config, self.lock, self.base, Path(path))
+        return Path(path)
+
+    def push(self, name: str, *, alias: str | None = None) -> Version:
+        """Publish it as a version of ``name`` in the registry of the client that composed it.
+
+        Raises:
+            BackendUnavailableError: it was not composed by a client.
+        """
+        if self._publisher is None:
+            message = "this composition was made without a registry"
+            raise BackendUnavailableError(message, hint="save() it, then push the folder")
+        return self._publisher(self, name, alias)
+
+    def apply_to(
+        self,
+        base: str | os.PathLike[str],
+        output: str | os.PathLike[str],
+        *,
+        dtype: str | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> ApplyReport:
+        """Add it to a checkpoint and write the result as a new one, in bounded memory.
+
+        Args:
+            base: the base's folder; it is only read.
+            output: the folder to make.
+            dtype: convert floating tensors to this (``"bfloat16"``, …); default: keep each one's.
+            progress: called with (bytes written, bytes to write).
+
+        Raises:
+            IncompatibleError: another base than the adapters', or one that they do not fit.
+            ConflictError: ``output`` exists and is not an empty folder; nothing was written.
+        """
+        from rankloom.apply.checkpoint import apply_to_checkpoint
+        from rankloom.base.fingerprint import fingerprint
+        from rankloom.base.reader import read
+        from rankloom.files import check_output
+
+        check_output(Path(output))
+        model = read(Path(base))
+        found = fingerprint(model, cache=self._cache) if self.base is not None else None
+        return apply_to_checkpoint(
+            model,
+            self.changes,
+            Path(output),
+            expected=self.base,
+            found=found,
+            dtype=dtype,
+            progress=progress,
+        )
+
+    def apply(self, model: nn.Module) -> Handle:
+        """Add it to a live model in place; ``with`` or ``restore()`` gives the exact bits back.
+
+        Raises:
+            IncompatibleError: the model has no such parameters, or is another base.
+            ConflictError: another composition lies on the model already.
+        """
+        from rankloom.apply.live import apply_to_model
+
+        return apply_to_model(model, self.changes, expected=self.base)

@@ -1,0 +1,1 @@
+"""Recipes, locks and plans: what a composition will be, as values, before a factor is read."""
