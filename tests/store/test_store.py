@@ -1,0 +1,225 @@
+"""One contract for every store, by the URLs that real clients use."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import urllib3
+
+from rankloom import digest as digests
+from rankloom.errors import IntegrityError, NotFoundError, RegistryError, UploadCorruptError
+from rankloom.registry import transfer
+from rankloom_server.settings import Settings
+from rankloom_server.store.interface import Store
+from rankloom_server.store.local import LocalStore
+from rankloom_server.wiring import open_store
+from servers import S3Server, running_server
+
+BLOB = os.urandom(3 << 20)  # several chunks
+DIGEST = digests.of_bytes(BLOB)
+ABSENT = digests.of_bytes(b"nobody stored this")
+
+
+@pytest.fixture(scope="module")
+def served_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """A folder behind a running server, so that its signed URLs are answered."""
+    folder = tmp_path_factory.mktemp("served")
+    with running_server(folder, public_url="") as (url, _):
+        yield Settings(data_dir=folder, public_url=url)
+
+
+def _s3_settings(server: S3Server, folder: Path) -> Settings:
+    return Settings(data_dir=folder, **server.settings())
+
+
+_FACTORIES: dict[str, Callable[[pytest.FixtureRequest, Path, int], Store]] = {
+    "folder": lambda _request, path, _seconds: LocalStore(path),
+    "http": lambda request, _path, seconds: open_store(
+        request.getfixturevalue("served_folder").model_copy(update={"url_seconds": seconds})
+    ),
+    "moto": lambda request, path, seconds: open_store(
+        _s3_settings(request.getfixturevalue("moto"), path).model_copy(
+            update={"url_seconds": seconds}
+        )
+    ),
+    "seaweedfs": lambda request, path, seconds: open_store(
+        _s3_settings(request.getfixturevalue("seaweedfs"), path).model_copy(
+            update={"url_seconds": seconds}
+        )
+    ),
+}
+_SEAWEEDFS = pytest.param("seaweedfs", marks=pytest.mark.services)
+
+
+@pytest.fixture(params=["folder", "http", "moto", _SEAWEEDFS])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    made = _FACTORIES[request.param](request, tmp_path, 300)
+    yield made
+    made.delete(DIGEST)
+
+
+@pytest.fixture(params=["http", _SEAWEEDFS])
+def strict(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """A store that enforces signatures, expiry and checksums; moto believes everything."""
+    made = _FACTORIES[request.param](request, tmp_path, 300)
+    yield made
+    made.delete(DIGEST)
+
+
+@pytest.fixture(params=["http", _SEAWEEDFS])
+def brief(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """A store whose URLs are good for one second."""
+    return _FACTORIES[request.param](request, tmp_path, 1)
+
+
+def _upload(store: Store, tmp_path: Path, data: bytes = BLOB) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(data)
+    digest = digests.of_bytes(data)
+    transfer.put(source, len(data), store.presign_put(digest, len(data)))
+
+
+def _put(store: Store, data: bytes, *, size: int = len(BLOB), **headers: str) -> int:
+    """Send bytes to a signed URL for BLOB; return the status."""
+    target = store.presign_put(DIGEST, size)
+    sent = {**target.headers, "content-length": str(len(data)), **headers}
+    return urllib3.request("PUT", target.url, body=data, headers=sent, retries=False).status
+
+
+# --- every store -------------------------------------------------------------------------------
+
+
+def test_a_blob_that_a_client_sent_can_be_read_on_both_sides(store: Store, tmp_path: Path) -> None:
+    assert store.size(DIGEST) is None
+    _upload(store, tmp_path)
+    assert store.size(DIGEST) == len(BLOB)
+    assert b"".join(store.read(DIGEST)) == BLOB
+    target = tmp_path / "target"
+    transfer.get(store.presign_get(DIGEST), target, digest=DIGEST, size=len(BLOB))
+    assert target.read_bytes() == BLOB
+
+
+def test_a_blob_is_read_in_chunks(store: Store) -> None:
+    store.put(DIGEST, len(BLOB), [BLOB])
+    chunks = list(store.read(DIGEST))
+    assert max(map(len, chunks)) <= digests.CHUNK
+    assert b"".join(chunks) == BLOB
+
+
+def test_sending_a_blob_twice_is_fine(store: Store, tmp_path: Path) -> None:
+    _upload(store, tmp_path)
+    _upload(store, tmp_path)
+    store.put(DIGEST, len(BLOB), [BLOB])
+    assert b"".join(store.read(DIGEST)) == BLOB
+
+
+def test_an_empty_blob_is_a_blob(store: Store, tmp_path: Path) -> None:
+    _upload(store, tmp_path, b"")
+    empty = digests.of_bytes(b"")
+    assert store.size(empty) == 0
+    assert b"".join(store.read(empty)) == b""
+    store.delete(empty)
+
+
+@pytest.mark.parametrize("data", [BLOB[:-1], BLOB + b"x", b"x" + BLOB[1:], b""])
+def test_the_servers_own_put_keeps_no_wrong_bytes(store: Store, data: bytes) -> None:
+    with pytest.raises(UploadCorruptError, match="REG002"):
+        store.put(DIGEST, len(BLOB), [data[: 1 << 20], data[1 << 20 :]])
+    assert store.size(DIGEST) is None
+
+
+def test_what_is_not_there_is_not_there(store: Store, tmp_path: Path) -> None:
+    assert store.size(ABSENT) is None
+    assert store.file(ABSENT) is None
+    store.delete(ABSENT)
+    with pytest.raises(NotFoundError, match=ABSENT):
+        list(store.read(ABSENT))
+    with pytest.raises(IntegrityError, match="lost"):
+        transfer.get(store.presign_get(ABSENT), tmp_path / "x", digest=ABSENT, size=1)
+
+
+def test_a_deleted_blob_is_gone(store: Store, tmp_path: Path) -> None:
+    _upload(store, tmp_path)
+    store.delete(DIGEST)
+    assert store.size(DIGEST) is None
+
+
+def test_a_file_is_the_blob_itself(store: Store) -> None:
+    store.put(DIGEST, len(BLOB), [BLOB])
+    file = store.file(DIGEST)
+    assert file is None or file.read_bytes() == BLOB
+
+
+# --- stores that clients reach over a network --------------------------------------------------
+
+
+def test_a_corrupted_body_is_refused(strict: Store) -> None:
+    assert 400 <= _put(strict, b"x" + BLOB[1:]) < 500
+    assert strict.size(DIGEST) is None
+
+
+@pytest.mark.parametrize("data", [BLOB[:-1], BLOB + b"x", b""])
+def test_a_body_of_another_length_is_refused(strict: Store, data: bytes) -> None:
+    assert 400 <= _put(strict, data) < 500
+    assert strict.size(DIGEST) is None
+
+
+def test_a_forged_signature_is_refused(strict: Store, tmp_path: Path) -> None:
+    target = strict.presign_put(DIGEST, len(BLOB))
+    last = target.url[-1]
+    forged = target.model_copy(update={"url": target.url[:-1] + ("0" if last != "0" else "1")})
+    source = tmp_path / "source"
+    source.write_bytes(BLOB)
+    with pytest.raises(RegistryError, match="403"):
+        transfer.put(source, len(BLOB), forged)
+    assert strict.size(DIGEST) is None
+
+
+def test_a_signature_for_one_blob_opens_no_other(strict: Store) -> None:
+    strict.put(DIGEST, len(BLOB), [BLOB])
+    url = strict.presign_get(ABSENT)
+    swapped = url.replace(ABSENT[7:9] + "/" + ABSENT[7:], DIGEST[7:9] + "/" + DIGEST[7:])
+    assert swapped != url
+    assert urllib3.request("GET", swapped, retries=False).status == 403
+
+
+def test_a_signature_for_reading_does_not_write(strict: Store) -> None:
+    url = strict.presign_get(DIGEST)
+    assert urllib3.request("PUT", url, body=BLOB, retries=False).status == 403
+    assert strict.size(DIGEST) is None
+
+
+def test_without_a_signature_nothing_is_read(strict: Store) -> None:
+    strict.put(DIGEST, len(BLOB), [BLOB])
+    bare = urlsplit(strict.presign_get(DIGEST))._replace(query="").geturl()
+    assert 400 <= urllib3.request("GET", bare, retries=False).status < 500
+
+
+def test_an_expired_url_is_refused(brief: Store) -> None:
+    brief.put(DIGEST, len(BLOB), [BLOB])
+    url, target = brief.presign_get(DIGEST), brief.presign_put(ABSENT, 1)
+    time.sleep(2.1)  # both clocks count whole seconds
+    assert urllib3.request("GET", url, retries=False).status == 403
+    status = urllib3.request(
+        "PUT", target.url, body=b"x", headers=target.headers, retries=False
+    ).status
+    assert status == 403
+    brief.delete(DIGEST)
+
+
+def test_a_range_of_a_blob_can_be_read(strict: Store) -> None:
+    strict.put(DIGEST, len(BLOB), [BLOB])
+    url = strict.presign_get(DIGEST)
+    found = urllib3.request("GET", url, headers={"Range": "bytes=10-19"}, retries=False)
+    assert (found.status, found.data) == (206, BLOB[10:20])
+
+
+def test_a_second_writer_changes_nothing(strict: Store) -> None:
+    assert _put(strict, BLOB) == 200
+    # S3 refuses by the signed header, our own server takes the same bytes again.
+    assert _put(strict, BLOB) in {200, 412}
+    assert _put(strict, b"x" + BLOB[1:]) in {400, 412, 422}
+    assert b"".join(strict.read(DIGEST)) == BLOB
