@@ -1,0 +1,116 @@
+"""Rules of the adapter alone: config against tensors, and the values."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from rankloom.adapter.patterns import TargetRule
+from rankloom.tensorfile import values
+from rankloom.validate.rules import RULES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rankloom.adapter.config import AdapterConfig
+    from rankloom.adapter.reader import Adapter
+    from rankloom.finding import Finding
+
+_LAYER = re.compile(r"(.*?\.?)(\d+)(\..+)")
+_LAYERS_OF_PEFT = re.compile(r".*?\.[^.]*\.(\d+)\.")
+_SHOWN = 3
+
+
+def named(names: Sequence[str]) -> str:
+    """Return the first few of many names, and how many more there are."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def base_named(adapter: Adapter) -> Iterator[Finding]:
+    """BASE001: neither config nor record says what the base is."""
+    if adapter.base is None and adapter.config.base_model_name_or_path is None:
+        message = "base_model_name_or_path is empty and no record names a base"
+        yield RULES["BASE001"].finding(message, where="base_model_name_or_path")
+
+
+def target_modules(adapter: Adapter) -> Iterator[Finding]:
+    """CFG006: the config names the modules that have tensors, and no others."""
+    config = adapter.config
+    rule = config.target_rule()
+    if rule is None:
+        return
+    modules = {target.module: None for target in adapter.targets}
+    excluded = TargetRule.of(config.exclude_modules or ())
+    if strange := [m for m in modules if excluded.matches(m) or not _named(rule, config, m)]:
+        message = f"target_modules does not name modules that have tensors: {named(strange)}"
+        yield RULES["CFG006"].finding(message, where="target_modules")
+    if not config.exclude_modules and (unused := rule.unused(modules)):
+        message = f"target_modules names modules without tensors: {named(unused)}"
+        yield RULES["CFG006"].finding(message, where="target_modules")
+
+
+def _named(rule: TargetRule, config: AdapterConfig, module: str) -> bool:
+    if not rule.matches(module):
+        return False
+    if config.layers_to_transform is None or module in rule.names:
+        return True
+    index = _layer_index(module, config.layers_pattern)
+    return index is None or index in config.layers_to_transform
+
+
+def _layer_index(module: str, lists: tuple[str, ...]) -> int | None:
+    """Return the number by which PEFT's ``layers_to_transform`` filters a module."""
+    if not lists:
+        matched = _LAYERS_OF_PEFT.match(module)
+        return int(matched[1]) if matched else None
+    parts = module.split(".")
+    pairs = zip(parts, parts[1:], strict=False)
+    return next((int(n) for name, n in pairs if name in lists and n.isdecimal()), None)
+
+
+def missing_layers(adapter: Adapter) -> Iterator[Finding]:
+    """TEN006: between the first and the last layer every module is there as often."""
+    groups: dict[tuple[str, str], set[int]] = {}
+    for target in adapter.targets:
+        if matched := _LAYER.fullmatch(target.module):
+            groups.setdefault((matched[1], matched[3]), set()).add(int(matched[2]))
+    layers: dict[str, set[int]] = {}
+    for (stack, _), found in groups.items():
+        layers.setdefault(stack, set()).update(found)
+    missing = [
+        f"{stack}{index}{module}"
+        for (stack, module), found in sorted(groups.items())
+        for index in sorted(_expected(layers[stack]) - found)
+    ]
+    if missing:
+        message = f"modules that other layers have are missing: {named(missing)}"
+        yield RULES["TEN006"].finding(message, where=missing[0])
+
+
+def _expected(layers: set[int]) -> set[int]:
+    """Return all layers from 0 to the last; of a few layers far out, only those."""
+    full = set(range(max(layers) + 1))
+    return full if 2 * len(layers) > len(full) else layers
+
+
+def one_dtype(adapter: Adapter) -> Iterator[Finding]:
+    """TEN008: all factors have the same dtype."""
+    dtypes = sorted({entry.dtype for entry in adapter.header.tensors.values()})
+    if len(dtypes) > 1:
+        message = f"factors have the dtypes {', '.join(dtypes)}"
+        yield RULES["TEN008"].finding(message)
+
+
+def finite(adapter: Adapter) -> Iterator[Finding]:
+    """NUM001: no value is NaN or infinite."""
+    entries = adapter.header.tensors.values()
+    if bad := [entry.name for entry in entries if not values.is_finite(entry)]:
+        message = f"NaN or infinite values in {named(bad)}"
+        yield RULES["NUM001"].finding(message, where=bad[0])
+
+
+def not_zero(adapter: Adapter) -> Iterator[Finding]:
+    """NUM003: not every B is zero."""
+    if adapter.targets and all(values.is_zero(target.change.b) for target in adapter.targets):
+        yield RULES["NUM003"].finding("every lora_B is zero: the adapter has no effect")

@@ -1,0 +1,87 @@
+"""What a validation found, what it checked, and what it could not check."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rankloom.adapter.config_reader import UNSUPPORTED
+from rankloom.errors import AdapterError, IncompatibleError, UnsupportedAdapterError
+from rankloom.finding import Finding, Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rankloom.fingerprint import Level
+
+FITTING = frozenset(["BASE001", "BASE002", "BASE003", "BASE004", "BASE005", "BASE006", "TEN005"])
+"""Rules about adapter and base together: either may be sound by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The result of a validation.
+
+    Attributes:
+        subject: the adapter's folder, for messages.
+        findings: what was found, errors first.
+        checked: ids of the rules that were checked.
+        not_checked: ids of the rules that were not, each with the reason.
+        level: the level at which the base's fingerprint is the recorded one, if both are known.
+    """
+
+    subject: str
+    findings: tuple[Finding, ...]
+    checked: tuple[str, ...]
+    not_checked: Mapping[str, str] = field(default_factory=dict)
+    level: Level | None = None
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """Findings of severity error."""
+        return tuple(found for found in self.findings if found.severity is Severity.ERROR)
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no error."""
+        return not self.errors
+
+    def raise_for_errors(self) -> None:
+        """Raise one error that carries all findings, if any of them is an error.
+
+        Raises:
+            AdapterError: the adapter is broken.
+            UnsupportedAdapterError: it is sound, but of a kind that rankloom does not read.
+            IncompatibleError: it is sound, but does not fit the base.
+        """
+        errors = self.errors
+        if not errors:
+            return
+        rules = {found.rule for found in errors}
+        kind: type[AdapterError | IncompatibleError] = AdapterError
+        if rules <= FITTING:
+            kind = IncompatibleError
+        elif rules <= UNSUPPORTED:
+            kind = UnsupportedAdapterError
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        message = f"{self.subject}: {errors[0].rule} {errors[0].message}{more}"
+        raise kind(message, hint=errors[0].fix, findings=self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as a JSON value."""
+        return {
+            "ok": self.ok,
+            "level": self.level,
+            "findings": [
+                {
+                    "rule": found.rule,
+                    "severity": found.severity.value,
+                    "message": found.message,
+                    "where": found.where,
+                    "fix": found.fix,
+                }
+                for found in self.findings
+            ],
+            "checked": list(self.checked),
+            "not_checked": dict(self.not_checked),
+        }

@@ -1,0 +1,30 @@
+"""What a rule is: a stable id, its weight, and why it exists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rankloom.finding import Finding, Severity
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule.
+
+    Attributes:
+        id: stable id; never reused for something else.
+        severity: weight of its findings, unless a finding says otherwise.
+        title: what it demands, in a few words.
+        why: what happens otherwise.
+        fix: the next step for whoever breaks it.
+    """
+
+    id: str
+    severity: Severity
+    title: str
+    why: str
+    fix: str
+
+    def finding(self, message: str, *, where: str = "", fix: str = "") -> Finding:
+        """Return a finding of this rule."""
+        return Finding(self.id, message, self.severity, where, fix or self.fix)
