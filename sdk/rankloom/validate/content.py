@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import TYPE_CHECKING
 
@@ -65,7 +66,7 @@ def _layer_index(module: str, lists: tuple[str, ...]) -> int | None:
         matched = _LAYERS_OF_PEFT.match(module)
         return int(matched[1]) if matched else None
     parts = module.split(".")
-    pairs = zip(parts, parts[1:], strict=False)
+    pairs = itertools.pairwise(parts)
     return next((int(n) for name, n in pairs if name in lists and n.isdecimal()), None)
 
 
