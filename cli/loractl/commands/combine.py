@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -47,7 +48,7 @@ def compose(
         message = "say where the composition goes: -o DIR, --push NAME, or both"
         raise click.UsageError(message)
     composition = sdk.compose(refs, weights, method=method, base=base)
-    report: dict[str, object] = _describe(composition)
+    report = _describe(composition)
     if target is not None:
         report["path"] = str(composition.save(target))
     if push is not None:
@@ -55,16 +56,17 @@ def compose(
     if as_json:
         output.as_json(report)
         return
-    ranks = ", ".join(str(rank) for rank in composition.ranks)
-    click.echo(f"{len(composition.plan.targets)} targets, rank {ranks}")
+    ranks = ", ".join(str(rank) for rank in report["ranks"])
+    click.echo(f"{report['targets']} targets, rank {ranks}")
     if target is not None:
         click.echo(f"saved to {target}")
     if push is not None:
         click.echo(f"pushed as {push}")
 
 
-def _describe(composition: Composition) -> dict[str, object]:
-    return {"ranks": list(composition.ranks), "targets": len(composition.plan.targets)}
+def _describe(composition: Composition) -> dict[str, Any]:
+    targets = composition.plan.targets
+    return {"ranks": sorted({target.rank for target in targets}), "targets": len(targets)}
 
 
 @click.command()
@@ -96,10 +98,10 @@ def apply(
     with output.progress("apply") as progress:
         report = composition.apply_to(base, target, dtype=dtype, progress=progress)
     if as_json:
-        output.as_json({"path": str(target), **report.to_json()})
+        output.as_json({"path": str(target), **asdict(report)})
     else:
         rate = report.nbytes / max(report.seconds, 1e-9)
         click.echo(
-            f"{target}: {report.targets} tensors changed, {output.size(report.nbytes)} in "
+            f"{target}: {report.changed} tensors changed, {output.size(report.nbytes)} in "
             f"{report.seconds:.1f} s ({output.size(int(rate))}/s)"
         )

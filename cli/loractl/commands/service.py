@@ -9,7 +9,7 @@ import click
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=8440, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--port", default=8470, show_default=True, type=click.IntRange(0, 65535))
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path),
@@ -28,7 +28,7 @@ def serve(host: str, port: int, data_dir: Path | None) -> None:
     except ModuleNotFoundError as error:
         message = f"the server needs the package {error.name!r}"
         raise BackendUnavailableError(message, hint="pip install 'rankloom[server]'") from error
-    run(host, port, data_dir or config.load().registry_dir)
+    run(host, port, settings=data_dir or config.load().registry_dir)
 
 
 @click.command()
