@@ -89,7 +89,7 @@ def _e4m3_values() -> Floats:
     def value(code: int) -> float:
         sign, exponent, mantissa = -1.0 if code & 0x80 else 1.0, code >> 3 & 0xF, code & 7
         if code & 0x7F == 0x7F:
-            return math.nan
+            return math.copysign(math.nan, sign)
         if exponent == 0:
             return sign * mantissa * 2.0**-9
         return sign * (1 + mantissa / 8) * 2.0 ** (exponent - 7)
