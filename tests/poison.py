@@ -16,7 +16,7 @@ def poisoned_empty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """``torch.empty`` of a floating dtype is full of NaN, of bytes full of 0xFF."""
     real = torch.empty
 
-    def empty(*size: Any, **options: Any) -> torch.Tensor:
+    def empty(*size: Any, **options: Any) -> torch.Tensor:  # noqa: ANN401
         tensor = real(*size, **options)
         if tensor.is_meta:
             return tensor

@@ -53,13 +53,7 @@ def refine_(
     inside = size.view(rows, columns // group, group)[row, start] < limit[row, None]
     which, offset = inside.nonzero(as_tuple=True)
     row, column = row[which], start[which] * group + offset
-    for i, j in _batches(row, column, delta.a.shape[0]):
+    step = max(1, _BATCH // delta.a.shape[0])
+    for i, j in zip(torch.split(row, step), torch.split(column, step), strict=True):
         product = (delta.exact_b[i] * delta.a[:, j].T.double()).sum(1)
         total[i, j] = (weight[i, j].double() + product).to(total.dtype)
-
-
-def _batches(
-    row: torch.Tensor, column: torch.Tensor, rank: int
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    step = max(1, _BATCH // max(1, rank))
-    return list(zip(row.split(step), column.split(step), strict=True))

@@ -181,9 +181,8 @@ def test_memory_is_one_tile() -> None:
 
 @pytest.mark.parametrize("precision", ["high", "medium"])
 def test_reduced_matmul_precision_of_the_process_is_not_ours(precision: str) -> None:
-    weight, terms = make(
-        2, dtype=torch.float32, factors=torch.float32, shape=(1024, 1024), rank=256
-    )
+    float32 = torch.float32  # the product is large, small ones are never reduced
+    weight, terms = make(2, dtype=float32, factors=float32, shape=(1024, 1024), rank=256)
     expected = merge_(weight.clone(), terms)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)

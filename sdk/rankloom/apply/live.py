@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 import torch
 
+from rankloom.apply.live_identity import check_live_identity, renew
 from rankloom.apply.modules import check_untied, find_parameter
 from rankloom.change.evaluate import load
 from rankloom.errors import ConflictError
@@ -51,7 +52,7 @@ class Handle:
 
         Whatever was done to those parameters meanwhile, such as training, is undone too.
         """
-        with _lock:
+        with _lock, renew(self.model, self.targets):
             _write_back(self._saved)
             self._saved = []
 
@@ -76,20 +77,25 @@ def apply_to_model(
     hold them stay valid. A copy of each changed parameter is kept on its device. Nothing else
     of the model is touched. Do not run the model in another thread meanwhile.
 
-    One composition lies on a parameter at a time: a second one is refused, since the sum would
-    be rounded twice. Compose both into one instead.
+    One composition lies on a model at a time: a second one is refused, since sums would be
+    rounded twice. Compose both into one instead.
+
+    Args:
+        model: the base.
+        changes: what is added to which parameter.
+        expected: identity of the base that the changes were made for.
 
     Raises:
         IncompatibleError: the model has no such parameter, or in another shape, tied, quantised
-            or wrapped; nothing was changed.
-        ConflictError: another composition lies on one of the parameters; nothing was changed.
+            or wrapped, or its values are those of another base; nothing was changed.
+        ConflictError: another composition lies on the model; nothing was changed.
     """
     spots = [(find_parameter(model, change), change) for change in changes]
     check_untied(model, [spot for spot, _ in spots])
     saved: list[_Saved] = []
     with _lock:
-        for spot, _ in spots:
-            _check_free(spot)
+        _check_free(model)
+        check_live_identity(model, expected)
         try:
             for spot, change in spots:
                 _apply(spot, change, saved)
@@ -117,8 +123,8 @@ def _write_back(saved: Sequence[_Saved]) -> None:
         _changed.pop(item.spot.module, None)
 
 
-def _check_free(spot: Spot) -> None:
-    if spot.module in _changed:
-        message = f"a composition lies on {spot.name} already"
+def _check_free(model: nn.Module) -> None:
+    if any(module in _changed for module in model.modules()):
+        message = f"another composition lies on this {type(model).__name__}"
         hint = "restore() it first, or compose both into one: a second sum would round twice"
         raise ConflictError(message, hint=hint)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-INHERITED = ("base_model_name_or_path", "task_type", "revision", "fan_in_fan_out")
-"""Fields that describe the base, not the change; kept where the adapters agree on them."""
+AGREED = ("task_type", "revision")
+"""Fields that describe the base, not the change; kept if the adapters agree on them."""
 
 
 def peft_config(ranks: Mapping[str, int], parents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -29,7 +29,9 @@ def peft_config(ranks: Mapping[str, int], parents: Sequence[Mapping[str, Any]]) 
         f"^{re.escape(module)}": rank for module, rank in sorted(ranks.items()) if rank != largest
     }
     return {
-        **{field: _agreed(field, parents) for field in INHERITED},
+        **{field: _agreed(field, parents) for field in AGREED},
+        "base_model_name_or_path": _first("base_model_name_or_path", parents),
+        "fan_in_fan_out": bool(_first("fan_in_fan_out", parents)),
         "peft_type": "LORA",
         "inference_mode": True,
         "r": largest,
@@ -48,3 +50,7 @@ def peft_config(ranks: Mapping[str, int], parents: Sequence[Mapping[str, Any]]) 
 def _agreed(field: str, parents: Sequence[Mapping[str, Any]]) -> Any:  # noqa: ANN401 - JSON
     values = [parent.get(field) for parent in parents]
     return values[0] if all(value == values[0] for value in values) else None
+
+
+def _first(field: str, parents: Sequence[Mapping[str, Any]]) -> Any:  # noqa: ANN401 - JSON
+    return next((parent[field] for parent in parents if parent.get(field)), None)
