@@ -206,4 +206,4 @@ def _oddities(text: bytes, path: Path) -> list[Finding]:
 
 def _error(defect: Defect, path: Path, error: type[RankloomError]) -> RankloomError:
     finding = defect.finding(path)
-    return error(str(finding), hint=finding.fix, findings=[finding])
+    return error(f"{finding.rule} {finding.message}", hint=finding.fix, findings=[finding])
