@@ -9,19 +9,25 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 import urllib3
+
+if TYPE_CHECKING:
+    from rankloom_server.settings import Settings
 
 _NOBODY = 65534
 _START_SECONDS = 60
@@ -42,6 +48,7 @@ def process(
     *,
     env: Mapping[str, str] | None = None,
     user: int | None = None,
+    stop: signal.Signals = signal.SIGTERM,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server until the block ends; its output goes to ``log``."""
     with log.open("wb") as output:
@@ -60,7 +67,7 @@ def process(
         _wait(running, ready, log)
         yield running
     finally:
-        running.terminate()
+        running.send_signal(stop)
         try:
             running.wait(20)
         except subprocess.TimeoutExpired:
@@ -110,6 +117,28 @@ def running_server(data_dir: Path, **settings: str) -> Iterator[tuple[str, str]]
         yield url, behind.split("\n", maxsplit=1)[0]
 
 
+@contextlib.contextmanager
+def served(settings: "Settings") -> Iterator[tuple[str, str]]:
+    """Serve from a thread of this process; give the URL and an admin token."""
+    import uvicorn
+
+    from rankloom_server import auth
+    from rankloom_server.app import create_app
+
+    app = create_app(settings)
+    token = auth.create_first(app.state.service.engine) or ""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}", token
+        finally:
+            server.should_exit = True
+            thread.join(20)
+    assert not thread.is_alive()
+
+
 # --- PostgreSQL --------------------------------------------------------------------------------
 
 
@@ -119,14 +148,16 @@ class Postgres:
 
     port: int
 
-    def url(self, database: str) -> str:
-        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
 
     def new_database(self) -> str:
+        """Return the URL of an empty schema: as separate as a database, and made at once."""
         name = f"t{uuid.uuid4().hex}"
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
-        return self.url(name)
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(f"CREATE SCHEMA {name}")
+        return f"{self.url}?options=-csearch_path%3D{name}"
 
 
 @contextlib.contextmanager
@@ -159,7 +190,9 @@ def running_postgres() -> Iterator[Postgres]:
         server = Postgres(port)
         command = [str(programs / "postgres"), "-D", str(data), "-p", str(port), "-F"]
         command += ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
-        with process(command, folder / "log", lambda: _connects(server), user=user):
+        # SIGTERM would wait until every client has gone.
+        stop = signal.SIGINT
+        with process(command, folder / "log", lambda: _connects(server), user=user, stop=stop):
             yield server
 
 
@@ -181,7 +214,7 @@ def _postgres_programs(folder: Path) -> Path:
 
 def _connects(server: Postgres) -> bool:
     try:
-        psycopg.connect(server.url("postgres"), connect_timeout=2).close()
+        psycopg.connect(server.url, connect_timeout=2).close()
     except psycopg.OperationalError:
         return False
     return True
@@ -235,8 +268,9 @@ def running_seaweedfs() -> Iterator[S3Server]:
         command += [f"-s3.localSocket={folder / 's3.sock'}", "-master.volumeSizeLimitMB=64"]
         command += [f"-{name}={port}" for name, port in ports.items()]
         ready = f"{endpoint}/status"
-        with process(command, folder / "log", lambda: answers(ready), env={"HOME": name}):
-            make_bucket(endpoint, folder / "log")
+        log, env, stop = folder / "log", {"HOME": name}, signal.SIGKILL  # nothing of it is kept
+        with process(command, log, lambda: answers(ready), env=env, stop=stop):
+            make_bucket(endpoint, log)
             yield S3Server(endpoint)
 
 

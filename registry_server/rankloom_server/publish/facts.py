@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from rankloom.errors import AdapterError, RankloomError
+from rankloom.finding import Finding
 from rankloom.registry.wire import AdapterFacts
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from rankloom.adapter.reader import Adapter
     from rankloom.manifest import Manifest
     from rankloom.registry.wire import BaseRecord
 
@@ -20,24 +24,57 @@ def examine(folder: Path, manifest: Manifest, base: BaseRecord | None) -> Adapte
         AdapterError: a rule found an error; all findings are in it.
         IncompatibleError: the adapter does not fit the base.
     """
-    from rankloom.base.record import from_record
-
-    from rankloom.adapter import reader
-    from rankloom.validate import validate
-
-    known = base if base is not None and base.tensors else None
-    report = validate(
-        folder,
-        from_record(known) if known else None,
-        expected=manifest.base if known else None,
-        found=known.fingerprint if known else None,
-    )
-    report.raise_for_errors()
-    adapter = reader.read(folder)
+    try:
+        adapter = _read_valid(folder, manifest, base)
+    except RankloomError as error:
+        raise _without_folder(error, folder) from error
     return AdapterFacts(
-        kinds=tuple(adapter.kinds),
-        ranks=tuple(adapter.ranks),
+        kinds=adapter.kinds,
+        ranks=adapter.ranks,
         targets=tuple(target.name for target in adapter.targets),
         parameters=adapter.parameters,
         nbytes=adapter.nbytes,
     )
+
+
+def _read_valid(folder: Path, manifest: Manifest, base: BaseRecord | None) -> Adapter:
+    from rankloom.adapter.reader import read
+    from rankloom.base.record import from_record
+    from rankloom.validate import validate
+
+    adapter = read(folder)
+    _check_files(adapter, manifest)
+    if base is None or not base.tensors:
+        report = validate(adapter)
+    else:
+        report = validate(
+            adapter, from_record(base), expected=manifest.base, found=base.fingerprint
+        )
+    report.raise_for_errors()
+    return adapter
+
+
+def _check_files(adapter: Adapter, manifest: Manifest) -> None:
+    """Refuse what the reader would leave out: in a version everything has a meaning."""
+    belongs = {file.relative_to(adapter.path).as_posix() for file in adapter.files}
+    findings = [
+        Finding("SEC001", f"{entry.path} is no part of an adapter", where=entry.path)
+        for entry in manifest.files
+        if entry.path not in belongs
+    ]
+    if findings:
+        message = f"the version has {len(findings)} files that are no part of an adapter"
+        raise AdapterError(message, hint="push with rankloom, it leaves them out", findings=findings)
+
+
+def _without_folder(error: RankloomError, folder: Path) -> RankloomError:
+    """Return the error without the server's paths, which are nobody's business."""
+
+    def plain(text: str) -> str:
+        return text.replace(f"{folder}/", "").replace(str(folder), "the adapter")
+
+    findings = [
+        replace(found, message=plain(found.message), where=plain(found.where), fix=plain(found.fix))
+        for found in error.findings
+    ]
+    return type(error)(plain(error.message), hint=plain(error.hint), findings=findings)

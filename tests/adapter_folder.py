@@ -1,0 +1,100 @@
+"""Small adapters and bases as folders, written without torch, for tests that push them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from rankloom import digest as digests
+from rankloom.fingerprint import Fingerprint
+from rankloom.manifest import FileEntry, Manifest
+from rankloom.ref import AdapterName
+from rankloom.registry import transfer
+from rankloom.registry.protocol import Registry
+from rankloom.registry.wire import (
+    BaseRecord,
+    BaseTensorShape,
+    Upload,
+    UploadRequest,
+    Version,
+)
+
+MODULES = ("model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj")
+WIDTH = 8
+
+
+def write_adapter(folder: Path, *, seed: int = 0, rank: int = 4) -> Path:
+    """Write a LoRA adapter in PEFT's form; another seed is another content."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(seed)
+    tensors = {}
+    for module in MODULES:
+        prefix = f"base_model.model.{module}"
+        a, b = random.normal(size=(rank, WIDTH)), random.normal(size=(WIDTH, rank))
+        tensors[f"{prefix}.lora_A.weight"] = a.astype(np.float32)
+        tensors[f"{prefix}.lora_B.weight"] = b.astype(np.float32)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": 8, "target_modules": ["q_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def manifest_of(folder: Path, base: Fingerprint | None = None) -> Manifest:
+    """Return the manifest of every file in a folder."""
+    files = [
+        FileEntry(
+            path=path.relative_to(folder).as_posix(),
+            size=path.stat().st_size,
+            digest=digests.of_file(path),
+        )
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]
+    return Manifest(files=tuple(files), base=base)
+
+
+def fingerprint(seed: int = 0) -> Fingerprint:
+    """Return a fingerprint; equal struct, but other values for another seed."""
+    return Fingerprint(
+        struct=digests.of_bytes(b"struct"),
+        exact=digests.of_bytes(b"exact %d" % seed),
+        bf16=digests.of_bytes(b"bf16 %d" % seed),
+    )
+
+
+def base_record(name: str = "tiny", *, seed: int = 0) -> BaseRecord:
+    """Return the record of a base that the adapters fit."""
+    shape = BaseTensorShape(dtype="F32", shape=(WIDTH, WIDTH))
+    return BaseRecord(
+        name=name,
+        fingerprint=fingerprint(seed),
+        source="a test",
+        config={"model_type": "llama"},
+        tensors={f"{module}.weight": shape for module in MODULES},
+    )
+
+
+def send(folder: Path, upload: Upload) -> int:
+    """Send what an upload misses; return how many blobs that was."""
+    files = {entry.digest: entry for entry in manifest_of(folder).files}
+    for target in upload.missing:
+        entry = files[target.digest]
+        transfer.put(folder / entry.path, entry.size, target)
+    return len(upload.missing)
+
+
+def push(
+    registry: Registry,
+    folder: Path,
+    name: str = "zh-lang",
+    *,
+    base: str | None = None,
+    made_for: Fingerprint | None = None,
+    card: str | None = None,
+) -> Version:
+    """Push a folder in the three steps of the protocol."""
+    request = UploadRequest(manifest=manifest_of(folder, made_for), base=base, card=card)
+    upload = registry.open_upload(AdapterName.parse(name), request)
+    send(folder, upload)
+    return registry.publish(upload.id)

@@ -1,0 +1,183 @@
+"""The database: its schema, how it is made, and the rules that it holds."""
+
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.exc import IntegrityError
+
+from rankloom import digest as digests
+from rankloom.errors import RegistryError
+from rankloom_server import db, models
+from rankloom_server.models import ADAPTER, ALIAS, TOKEN, UPLOAD, VERSION, VERSION_FILE
+
+D1, D2 = digests.of_bytes(b"1"), digests.of_bytes(b"2")
+NOW = datetime.now(UTC)
+
+
+def _drift(engine: sa.Engine) -> list[object]:
+    with db.read(engine) as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        return compare_metadata(context, models.SQLModel.metadata)
+
+
+def _checks(engine: sa.Engine) -> set[str | None]:
+    inspector = sa.inspect(engine)
+    tables = models.SQLModel.metadata.tables
+    return {check["name"] for table in tables for check in inspector.get_check_constraints(table)}
+
+
+def test_migrations_make_the_models_tables(engine: sa.Engine) -> None:
+    assert _drift(engine) == []
+    declared = {
+        str(constraint.name)
+        for table in models.SQLModel.metadata.tables.values()
+        for constraint in table.constraints
+        if isinstance(constraint, sa.CheckConstraint)
+    }
+    # Alembic does not compare these.
+    assert _checks(engine) == declared
+
+
+def test_every_migration_can_be_taken_back(engine: sa.Engine) -> None:
+    with db.write(engine) as connection:
+        command.downgrade(db.alembic_config(connection), "base")
+    assert set(sa.inspect(engine).get_table_names()) <= {"alembic_version"}
+    db.upgrade(engine)
+    assert _drift(engine) == []
+
+
+def test_head_is_the_newest_migration() -> None:
+    script = ScriptDirectory(str(db.migrations_folder()))
+    assert script.get_heads() == [db.HEAD]
+
+
+def test_migrations_do_not_import_the_models() -> None:
+    # A migration tells what was true once; the models tell what is true now.
+    for path in (db.migrations_folder() / "versions").glob("*.py"):
+        assert "rankloom" not in path.read_text()
+
+
+def test_a_schema_of_another_version_is_refused(engine: sa.Engine) -> None:
+    with db.write(engine) as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(RegistryError, match="9999"):
+        db.upgrade(engine)
+
+
+_OPEN = """
+import sys
+from rankloom_server import db
+engine = db.open_engine(sys.argv[1])
+db.upgrade(engine)
+with db.read(engine) as connection:
+    print(db.revision(connection))
+"""
+
+
+def test_many_processes_may_make_one_database(database_url: str) -> None:
+    command = [sys.executable, "-W", "error", "-c", _OPEN, database_url]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [process.communicate(timeout=60)[0].strip() for process in processes] == [db.HEAD] * 3
+
+
+def test_a_database_that_is_not_there_is_an_error_of_ours(tmp_path: Path) -> None:
+    engine = db.open_engine(db.sqlite_url(tmp_path / "no folder" / "registry.db"))
+    with pytest.raises(RegistryError, match="unable to open"):
+        db.upgrade(engine)
+
+
+def _adapter(**values: object) -> dict[str, object]:
+    return {"namespace": "n", "name": "a", "card": "", "created_at": NOW, **values}
+
+
+def _version(**values: object) -> dict[str, object]:
+    base = {"number": 1, "digest": D1, "manifest": "{}", "facts": {}, "created_at": NOW}
+    return {"adapter_id": 101, **base, **values}
+
+
+def _upload(**values: object) -> dict[str, object]:
+    base = {"id": "u", "namespace": "n", "name": "a", "digest": D1, "manifest": "{}"}
+    return {**base, "state": "open", "lease_until": NOW, "created_at": NOW, **values}
+
+
+@pytest.fixture
+def filled(engine: sa.Engine) -> sa.Engine:
+    with db.write(engine) as connection:
+        connection.execute(sa.insert(ADAPTER).values(id=101, **_adapter()))
+        connection.execute(sa.insert(VERSION).values(id=101, **_version()))
+        connection.execute(sa.insert(ADAPTER).values(id=102, **_adapter(name="b")))
+    return engine
+
+
+@pytest.mark.parametrize(
+    ("table", "values", "constraint"),
+    [
+        (ADAPTER, _adapter(), "uq_adapter_namespace_name"),
+        (VERSION, _version(number=2), "uq_version_adapter_id_digest"),
+        (VERSION, _version(digest=D2), "uq_version_adapter_id_number"),
+        (VERSION, _version(digest=D2, number=0), "ck_version_number_positive"),
+        (VERSION, _version(digest="sha256:" + "A" * 64, number=2), "ck_version_digest_format"),
+        (VERSION, _version(digest=D2[:-1], number=2), "ck_version_digest_format"),
+        (VERSION, _version(digest=D2[:-1] + "g", number=2), "ck_version_digest_format"),
+        (VERSION, _version(digest="md5:123" + "0" * 64, number=2), "ck_version_digest_format"),
+        (VERSION, _version(digest=D2, number=2, yanked=""), "ck_version_yanked_has_reason"),
+        (VERSION, _version(digest=D2, number=2, adapter_id=9), "fk_version_adapter_id"),
+        (
+            VERSION_FILE,
+            {"version_id": 101, "path": "p", "size": -1, "digest": D1},
+            "ck_version_file_size_not_negative",
+        ),
+        (ALIAS, {"adapter_id": 101, "name": "latest", "digest": D1}, "ck_alias_latest_is_computed"),
+        # An alias of one adapter cannot name a version of another.
+        (ALIAS, {"adapter_id": 102, "name": "x", "digest": D1}, "fk_alias_adapter_id"),
+        (UPLOAD, _upload(state="lost"), "ck_upload_state_known"),
+        (
+            TOKEN,
+            {"name": "t", "secret": "rl_plain", "scopes": "read", "created_at": NOW},
+            "ck_api_token_secret_format",
+        ),
+    ],
+)
+def test_the_database_refuses_what_may_not_be(
+    filled: sa.Engine, table: sa.Table, values: dict[str, object], constraint: str
+) -> None:
+    with pytest.raises(IntegrityError) as caught, db.write(filled) as connection:
+        connection.execute(sa.insert(table).values(**values))
+    # SQLite names only checks.
+    kinds = {"uq": "UNIQUE constraint failed", "fk": "FOREIGN KEY constraint failed"}
+    sqlite = filled.dialect.name == "sqlite"
+    assert (kinds.get(constraint[:2], constraint) if sqlite else constraint) in str(caught.value)
+
+
+def test_times_come_back_as_utc(filled: sa.Engine) -> None:
+    with db.read(filled) as connection:
+        found = connection.execute(sa.select(ADAPTER.c.created_at)).scalars().first()
+    assert found == NOW
+    assert found.tzinfo is UTC
+
+
+def test_a_reader_sees_one_state(filled: sa.Engine) -> None:
+    count = sa.select(sa.func.count()).select_from(ADAPTER)
+    with db.read(filled) as connection:
+        before = connection.execute(count).scalar()
+        with db.write(filled) as other:
+            other.execute(sa.insert(ADAPTER).values(**_adapter(name="meanwhile")))
+        assert connection.execute(count).scalar() == before
+
+
+def test_a_current_database_needs_no_alembic(engine: sa.Engine) -> None:
+    code = (
+        "import sys; from rankloom_server import db, service; import sqlalchemy as sa; "
+        f"db.upgrade(db.open_engine({engine.url.render_as_string(hide_password=False)!r})); "
+        "print(*{'alembic', 'fastapi', 'boto3', 'torch'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert done.stdout.split() == []
