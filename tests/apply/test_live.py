@@ -291,7 +291,7 @@ def test_a_live_model_with_other_values_is_refused(tmp_path: Path, q_proj: Path)
     with torch.no_grad():
         model.model.norm.weight[0] += 1
     kept = bits(model)
-    with pytest.raises(IncompatibleError, match="BASE003 the LlamaForCausalLM .* exact "):
+    with pytest.raises(IncompatibleError, match=r"BASE003 the LlamaForCausalLM .* exact "):
         composition.apply(model)
     assert same(model, kept)
 

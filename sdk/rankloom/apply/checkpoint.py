@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,8 @@ from rankloom.apply.folder import check_space, companions, copy_companions, rewr
 from rankloom.apply.identity import check_identity
 from rankloom.apply.place import place
 from rankloom.apply.report import ApplyReport
-from rankloom.apply.shard import ShardWriter, converted
+from rankloom.apply.steps import converted, plan_shard
+from rankloom.apply.workers import workers
 from rankloom.change.dtypes import CODES, FLOATS
 from rankloom.errors import BaseError, RefError
 from rankloom.files import check_output, output_folder
@@ -17,11 +19,12 @@ from rankloom.tensorfile.header import Header, read_header
 from rankloom.tensorfile.layout import ITEM_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import torch
 
+    from rankloom.apply.place import Placed
     from rankloom.base.model import Base
     from rankloom.change.formula import TargetChange
     from rankloom.fingerprint import Fingerprint
@@ -65,19 +68,28 @@ def apply_to_checkpoint(
     check_identity(expected, found, str(base.path))
     placed = place(base, changes)
     headers = [read_header(path, error=BaseError) for path in base.files]
-    counter = _Counter(_size(base, headers, chosen), progress)
+    by_name = {item.entry.name: item for item in placed}
+    plans = [plan_shard(header, _of_file(header, by_name), chosen) for header in headers]
+    beside = sum(path.stat().st_size for path in companions(base))
+    counter = _Counter(sum(plan.nbytes for plan in plans) + beside, progress)
     check_space(out, counter.total)
-    writer = ShardWriter(chosen, counter.add)
+    unchanged: tuple[str, ...] = ()
     with output_folder(out) as folder:
-        written = copy_companions(base, folder)
-        counter.add(written)
-        for header in headers:
-            here = {item.entry.name: item for item in placed if item.entry.path == header.path}
-            written += writer.write(header, here, folder / header.path.name)
+        copy_companions(base, folder)
+        counter.add(beside)
+        with workers() as pool:
+            for plan in plans:
+                target = folder / plan.header.path.name
+                unchanged += pool.write(plan, target, counter.add)
         if chosen is not None:
             rewrite_dtype(folder, CODES[chosen], _tensor_bytes(headers, chosen))
+        written = sum(path.stat().st_size for path in folder.iterdir())
     seconds = time.perf_counter() - began
-    return ApplyReport(len(placed), tuple(writer.unchanged), written, seconds)
+    return ApplyReport(len(placed), unchanged, written, seconds)
+
+
+def _of_file(header: Header, placed: Mapping[str, Placed]) -> dict[str, Placed]:
+    return {name: item for name, item in placed.items() if name in header.tensors}
 
 
 def parse_dtype(name: str | None) -> torch.dtype | None:
@@ -108,17 +120,9 @@ class _Counter:
             self._report(self._done, self.total)
 
 
-def _tensor_bytes(headers: Sequence[Header], dtype: torch.dtype | None) -> int:
+def _tensor_bytes(headers: Sequence[Header], dtype: torch.dtype) -> int:
     return sum(
-        (entry.end - entry.start)
-        // ITEM_BYTES[entry.dtype]
-        * ITEM_BYTES[converted(entry.dtype, dtype)]
+        ITEM_BYTES[converted(entry.dtype, dtype)] * math.prod(entry.shape)
         for header in headers
         for entry in header.tensors.values()
     )
-
-
-def _size(base: Base, headers: Sequence[Header], dtype: torch.dtype | None) -> int:
-    """Bytes to write; new headers are taken to be as long as the old ones."""
-    old = sum(path.stat().st_size for path in (*base.files, *companions(base)))
-    return old + _tensor_bytes(headers, dtype) - _tensor_bytes(headers, None)

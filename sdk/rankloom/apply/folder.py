@@ -34,10 +34,10 @@ def companions(base: Base) -> tuple[Path, ...]:
     )
 
 
-def copy_companions(base: Base, folder: Path) -> int:
-    """Copy :func:`companions` and return their size in bytes."""
-    copied = [shutil.copyfile(path, folder / path.name) for path in companions(base)]
-    return sum(path.stat().st_size for path in copied)
+def copy_companions(base: Base, folder: Path) -> None:
+    """Copy :func:`companions`."""
+    for path in companions(base):
+        shutil.copyfile(path, folder / path.name)
 
 
 def rewrite_dtype(folder: Path, code: str, nbytes: int) -> None:

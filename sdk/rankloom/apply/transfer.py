@@ -9,12 +9,7 @@ from typing import TYPE_CHECKING
 from rankloom.errors import BaseError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import torch
-
-COPY_BYTES = 32 << 20
-"""Bytes between two calls of progress while the kernel copies."""
 
 _NOT_HERE = {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
 
@@ -47,24 +42,15 @@ def write_at(descriptor: int, data: memoryview, offset: int) -> None:
         data, offset = data[count:], offset + count
 
 
-def copy_range(
-    source: int,
-    start: int,
-    target: int,
-    offset: int,
-    count: int,
-    progress: Callable[[int], None],
-) -> None:
+def copy_range(source: int, start: int, target: int, offset: int, count: int) -> None:
     """Copy ``count`` bytes between two files, by the kernel where it can.
 
-    Where the file system shares extents this moves no data at all. Progress is told the bytes of
-    each step.
+    Where the file system shares extents this moves no data at all.
     """
     end = start + count
     while start < end:
-        step = _copy_step(source, start, target, offset, min(COPY_BYTES, end - start))
+        step = _copy_step(source, start, target, offset, end - start)
         start, offset = start + step, offset + step
-        progress(step)
 
 
 def _copy_step(source: int, start: int, target: int, offset: int, count: int) -> int:

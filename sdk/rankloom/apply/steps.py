@@ -1,0 +1,123 @@
+"""What has to be done to write one file of a checkpoint, as values, before anything is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rankloom.change.dtypes import CODES, FLOATS
+from rankloom.tensorfile.layout import lay_out
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import torch
+
+    from rankloom.apply.place import Placed
+    from rankloom.tensorfile.header import Header, TensorEntry
+
+COPY_BYTES = 32 << 20
+"""Largest copy in one step: progress moves, and several workers share a large tensor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Take ``count`` bytes at ``start`` of the source as they are to ``offset``."""
+
+    start: int
+    offset: int
+    count: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes written."""
+        return self.count
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """Read a tensor, add a change or none, and write it in the dtype of ``new``."""
+
+    old: TensorEntry
+    new: TensorEntry
+    placed: Placed | None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes written."""
+        return self.new.end - self.new.start
+
+
+Step = Copy | Compute
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPlan:
+    """One file to write.
+
+    Attributes:
+        header: header of the base's file.
+        prefix: first bytes, where they differ from the base's; else empty.
+        steps: everything else, in the order of the new file.
+    """
+
+    header: Header
+    prefix: bytes
+    steps: tuple[Step, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the new file."""
+        return len(self.prefix) + sum(step.nbytes for step in self.steps)
+
+
+def plan_shard(
+    header: Header, placed: Mapping[str, Placed], dtype: torch.dtype | None
+) -> ShardPlan:
+    """Plan one file.
+
+    Args:
+        header: header of the base's file.
+        placed: what is added, by the tensor's name on disk.
+        dtype: what floating tensors become. ``None``: each keeps its own, and then the new file
+            has the header and the layout of the old one, byte for byte.
+    """
+    if dtype is None:
+        return ShardPlan(header, b"", tuple(_same_layout(header, placed)))
+    tensors = [
+        (entry.name, converted(entry.dtype, dtype), entry.shape)
+        for entry in header.tensors.values()
+    ]
+    prefix, new = lay_out(header.path, tensors, header.metadata)
+    return ShardPlan(header, prefix, tuple(_new_layout(header, new, placed)))
+
+
+def converted(code: str, dtype: torch.dtype | None) -> str:
+    """Return the dtype code that a tensor gets: floats are converted, all others stay."""
+    return code if dtype is None or code not in FLOATS else CODES[dtype]
+
+
+def _same_layout(header: Header, placed: Mapping[str, Placed]) -> Iterator[Step]:
+    position = 0
+    for item in sorted(placed.values(), key=lambda item: item.entry.start):
+        entry = item.entry
+        yield from _copies(position, position, entry.start - position)
+        yield Compute(entry, entry, item)
+        position = entry.end
+    # The format leaves no gap, so the file ends where its last tensor does.
+    size = max((entry.end for entry in header.tensors.values()), default=position)
+    yield from _copies(position, position, size - position)
+
+
+def _new_layout(header: Header, new: Header, placed: Mapping[str, Placed]) -> Iterator[Step]:
+    for name, entry in new.tensors.items():
+        old = header.tensors[name]
+        if name in placed or entry.dtype != old.dtype:
+            yield Compute(old, entry, placed.get(name))
+        else:
+            yield from _copies(old.start, entry.start, old.end - old.start)
+
+
+def _copies(start: int, offset: int, count: int) -> Iterator[Copy]:
+    for done in range(0, count, COPY_BYTES):
+        yield Copy(start + done, offset + done, min(COPY_BYTES, count - done))
