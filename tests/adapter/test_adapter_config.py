@@ -37,6 +37,7 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("CFG003", {"peft_type": "lora"}),
     ("CFG003", {"peft_type": 1}),
     ("CFG012", {"peft_type": "LOHA"}),
+    ("CFG012", {"peft_type": "LOHA", "r": None, "rank_dropout": 0.1}),
     *[("CFG004", {"r": r}) for r in (0, -1, "4", True, 4.0, 10**9, None, [4])],
     *[
         ("CFG005", {"lora_alpha": alpha})
@@ -129,6 +130,7 @@ HARMLESS: list[dict[str, Any]] = [
     {"qalora_group_size": 16},
     {"ensure_weight_tying": False},
     {"modules_to_save": []},
+    {"auto_mapping": {}},
     {"new_field": None},
     {"new_field": []},
     {"new_field": {}},

@@ -59,7 +59,7 @@ def code(value: dict[str, Any]) -> list[Finding]:
 
 
 def _auto_mapping(mapping: Any) -> list[Finding]:  # noqa: ANN401 - a JSON value
-    if mapping is None:
+    if fields.is_empty(mapping):
         return []
     library = mapping.get("parent_library") if isinstance(mapping, dict) else None
     root = library.split(".")[0] if isinstance(library, str) else ""

@@ -84,9 +84,10 @@ def _broken(what: str) -> Finding:
 
 
 def _read(value: dict[str, Any]) -> tuple[AdapterConfig | None, list[Finding]]:
-    findings: list[Finding] = []
-    for check in (checks.peft_type, checks.code, checks.base_name, checks.init, checks.unknown):
-        findings += check(value)
+    findings = [*checks.peft_type(value), *checks.code(value), *checks.base_name(value)]
+    if value.get("peft_type") != "LORA":  # the fields below would be another kind's
+        return None, findings
+    findings += [*checks.init(value), *checks.unknown(value)]
 
     def get(name: str, parse: Callable[[str, Any], Any], default: Any = None) -> Any:  # noqa: ANN401
         try:

@@ -105,7 +105,8 @@ def tied_candidates(
         shapes: shape by name of every tensor of the base.
         config: its config.
     """
-    if _unties(config):
+    # Files leave the field out where it has the class's default; then the bytes decide.
+    if False in _tying(config):
         return {}
     sources = [name for name in shapes if _ends(name, _SOURCES)]
     found = {
@@ -116,16 +117,19 @@ def tied_candidates(
     return {name: others for name, others in found.items() if others}
 
 
+def is_tied(name: str, config: Mapping[str, Any]) -> bool:
+    """Tell whether the config says that this tensor repeats another one of the model."""
+    return _ends(name, _HEADS) and True in _tying(config)
+
+
 def _ends(name: str, endings: Iterable[str]) -> bool:
     return any(name == ending or name.endswith("." + ending) for ending in endings)
 
 
-def _unties(config: Mapping[str, Any]) -> bool:
-    # Files leave the field out where it has the class's default; then the bytes decide.
+def _tying(config: Mapping[str, Any]) -> list[Any]:
     inner = config.get("text_config")
-    values = [config.get("tie_word_embeddings")]
-    values += [inner.get("tie_word_embeddings")] if isinstance(inner, dict) else []
-    return False in values
+    configs = [config, inner] if isinstance(inner, dict) else [config]
+    return [found.get("tie_word_embeddings") for found in configs]
 
 
 def shape_fields(config: Mapping[str, Any]) -> dict[str, Any]:

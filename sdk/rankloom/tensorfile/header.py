@@ -74,14 +74,14 @@ class HeaderLimits:
         tensors: a mixture of experts with an adapter on every expert has about 72 000.
         empty_tensors: tensors without a value, of which no real file has more than a few.
         name_chars: length of a key.
-        metadata_bytes: the free metadata.
+        metadata_chars: the free metadata, keys and values.
     """
 
     header_bytes: int = 100_000_000
     tensors: int = 1 << 17
     empty_tensors: int = 64
     name_chars: int = 512
-    metadata_bytes: int = 1 << 16
+    metadata_chars: int = 1 << 16
 
 
 LIMITS = HeaderLimits()
@@ -183,7 +183,7 @@ def _length(prefix: bytes, size: int, limits: HeaderLimits) -> int:
 
 def _parse(text: bytes, size: int, path: Path, limits: HeaderLimits) -> Header:
     header = strict_json.load_object(text)
-    metadata = entries.check_metadata(header.pop("__metadata__", {}), limits.metadata_bytes)
+    metadata = entries.check_metadata(header.pop("__metadata__", {}), limits.metadata_chars)
     entries.check_counts(len(header), limits.tensors)
     data = LENGTH_BYTES + len(text)
     tensors: dict[str, TensorEntry] = {}

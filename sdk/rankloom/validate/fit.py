@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rankloom.base.locate import locate, nearest
+from rankloom.base import canonical
+from rankloom.base.locate import locate, nearest, resolve
 from rankloom.errors import BaseError
 from rankloom.tensorfile.values import FLOATS
 from rankloom.validate.content import named
@@ -25,23 +26,38 @@ Placed = list[tuple["Target", "BaseTensor"]]
 def place(adapter: Adapter, base: Base) -> tuple[Placed, list[Finding]]:
     """Find every target's tensor in the base; TEN005 for those that have none."""
     placed: Placed = []
-    lost: list[str] = []
+    lost: list[Target] = []
     try:
         for target in adapter.targets:
             if tensor := locate(base, target):
                 placed.append((target, tensor))
             else:
-                lost.append(target.name)
+                lost.append(target)
     except BaseError as error:
         return [], [RULES["BASE007"].finding(error.message, fix=error.hint)]
-    return placed, [_lost(base, lost)] if lost else []
+    return placed, list(_lost(base, lost))
 
 
-def _lost(base: Base, lost: list[str]) -> Finding:
-    near = nearest(base, lost[0])
-    hint = f"; nearest to the first: {', '.join(near)}" if near else ""
-    message = f"the base has no tensor for {len(lost)} targets: {named(lost)}{hint}"
-    return RULES["TEN005"].finding(message, where=lost[0])
+def _lost(base: Base, lost: list[Target]) -> Iterator[Finding]:
+    packed = [t.name for t in lost if _is_packed(base, t)]
+    if packed:
+        message = f"the base stores {named(packed)} packed: it is quantised"
+        yield RULES["BASE006"].finding(message, where=packed[0])
+    names = [target.name for target in lost if target.name not in packed]
+    if heads := [name for name in names if canonical.is_tied(name, base.config)]:
+        message = f"the base has no {named(heads)} of its own: it is tied to the input embedding"
+        yield RULES["BASE004"].finding(message, where=heads[0])
+    if absent := [name for name in names if name not in heads]:
+        near = nearest(base, absent[0])
+        hint = f"; nearest to the first: {', '.join(near)}" if near else ""
+        message = f"the base has no tensor for {len(absent)} targets: {named(absent)}{hint}"
+        yield RULES["TEN005"].finding(message, where=absent[0])
+
+
+def _is_packed(base: Base, target: Target) -> bool:
+    """Tell whether the base holds the target's module in a form of GPTQ, AWQ or their like."""
+    packed = ("qweight", "weight_packed", "qzeros", "weight_quantized")
+    return any(resolve(base, f"{target.module}.{name}") for name in packed)
 
 
 def shapes(placed: Placed) -> Iterator[Finding]:
@@ -54,6 +70,14 @@ def shapes(placed: Placed) -> Iterator[Finding]:
             kind = " (stored transposed)" if tensor.transposed else ""
             message = f"{target.name} changes {list(expected)}, the base has {list(stored)}{kind}"
             yield RULES["BASE002"].finding(message, where=target.name)
+
+
+def tied(placed: Placed, base: Base) -> Iterator[Finding]:
+    """BASE004: no changed tensor is one that the config ties to another."""
+    heads = [t.name for t, tensor in placed if canonical.is_tied(tensor.entry.name, base.config)]
+    if heads:
+        message = f"the config ties {named(heads)} to the input embedding"
+        yield RULES["BASE004"].finding(message, where=heads[0])
 
 
 def quantised(placed: Placed) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rankloom.fingerprint import Level
 
-FITTING = frozenset(["BASE001", "BASE002", "BASE003", "BASE004", "BASE005", "BASE006", "TEN005"])
+FITTING = frozenset(["BASE001", "BASE002", "BASE003", "BASE004", "BASE006", "TEN005"])
 """Rules about adapter and base together: either may be sound by itself."""
 
 

@@ -266,6 +266,14 @@ _ALL = (
         "Use the recorded base, or train again on this one.",
     ),
     Rule(
+        "BASE004",
+        _E,
+        "No target is tied to another tensor",
+        "A tied head is the input embedding once more: changing it changes both, or is lost when "
+        "the model is loaded.",
+        "Untie the base (tie_word_embeddings=false, with a head of its own), or do not target it.",
+    ),
+    Rule(
         "BASE006",
         _E,
         "The changed tensors of the base are floats",

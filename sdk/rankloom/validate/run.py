@@ -32,7 +32,7 @@ HEADERS: _Content = {
     "TEN008": content.one_dtype,
 }
 VALUES: _Content = {"NUM001": content.finite, "NUM003": content.not_zero}
-FIT = ("TEN005", "BASE002", "BASE006")
+FIT = ("TEN005", "BASE002", "BASE004", "BASE006")
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
 
@@ -95,7 +95,8 @@ def validate(
         run.findings += adapter.findings
     _content(run, adapter, headers_only=headers_only)
     _fit(run, adapter, base)
-    _identity(run, adapter, expected or adapter.base, found)
+    run.check("BASE001", content.base_named(adapter) if not (expected or found) else ())
+    _identity(run, expected or adapter.base, found)
     return run.report(adapter.path)
 
 
@@ -119,16 +120,14 @@ def _fit(run: _Run, adapter: Adapter, base: Base | None) -> None:
     placed, lost = fit.place(adapter, base)
     run.check("TEN005", lost)
     run.check("BASE002", fit.shapes(placed))
+    run.check("BASE004", fit.tied(placed, base))
     run.check("BASE006", fit.quantised(placed))
 
 
-def _identity(
-    run: _Run, adapter: Adapter, expected: Fingerprint | None, found: Fingerprint | None
-) -> None:
-    run.check("BASE001", content.base_named(adapter) if not (expected or found) else ())
+def _identity(run: _Run, expected: Fingerprint | None, found: Fingerprint | None) -> None:
     if expected is None or found is None:
-        lacks = "no fingerprint is recorded" if expected is None else "no base was given"
-        run.skip(["BASE003"], lacks)
+        lacks = "is recorded" if expected is None else "of the base was given"
+        run.skip(["BASE003"], f"no fingerprint {lacks}")
         return
     run.level = expected.match(found)
     if run.level is Level.STRUCT:
