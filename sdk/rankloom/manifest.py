@@ -50,7 +50,10 @@ class Manifest(Message):
     ``lock`` is the lock of the composition that made the files, if one did.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_alias=True)
+    # A NaN must reach canonical_json, which refuses it, and not turn into null on the way.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_by_alias=True, ser_json_inf_nan="constants"
+    )
 
     schema_: Literal[1] = Field(default=1, alias="schema")
     files: Annotated[tuple[FileEntry, ...], Field(min_length=1, max_length=MAX_FILES)]
