@@ -144,6 +144,9 @@ class Composition:
     ) -> ApplyReport:
         """Add it to a checkpoint and write the result as a new one, in bounded memory.
 
+        If the adapters record their base, the base's values are hashed first, and the result is
+        remembered in the client's cache.
+
         Args:
             base: the base's folder; it is only read.
             output: the folder to make.
@@ -160,8 +163,10 @@ class Composition:
         from rankloom.files import check_output
 
         check_output(Path(output))
-        model = read(Path(base))
-        found = fingerprint(model, cache=self._cache) if self.base is not None else None
+        model, found = read(Path(base)), None
+        if self.base is not None:
+            recorded = bool(self.base.exact or self.base.bf16)
+            found = fingerprint(model, values=recorded, cache=self._cache)
         return apply_to_checkpoint(
             model,
             self.changes,

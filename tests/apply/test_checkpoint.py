@@ -131,6 +131,21 @@ def test_conversion_rounds_once_and_says_so_in_config_and_index(tmp_path: Path, 
             assert opened.metadata() == {"format": "pt"}
 
 
+def test_any_number_of_workers_writes_the_same_bytes(tmp_path: Path) -> None:
+    write_base(tmp_path / "base", shards=3)
+    composition, _ = composed(tmp_path, 2)
+    before = torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            composition.apply_to(tmp_path / "base", tmp_path / f"out-{count}")
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(before)
+    for path in (tmp_path / "out-1").iterdir():
+        assert path.read_bytes() == (tmp_path / "out-3" / path.name).read_bytes()
+
+
 def test_unknown_dtype_and_overflow(tmp_path: Path) -> None:
     write_base(tmp_path / "base", torch.float32)
     composition, _ = composed(tmp_path, 1)

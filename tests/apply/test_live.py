@@ -336,3 +336,14 @@ def test_what_cannot_be_compared_is_a_warning(tmp_path: Path, q_proj: Path) -> N
     wider.extra = nn.Linear(2, 2)
     with pytest.warns(RankloomWarning, match="cannot be compared"), composition.apply(wider):
         pass
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning")  # torch itself
+def test_a_compiled_model_is_changed_where_it_keeps_its_weights(
+    tmp_path: Path, q_proj: Path
+) -> None:
+    model = llama()
+    kept = bits(model)
+    with compose([part(q_proj)]).apply(torch.compile(model)):
+        assert not same(model, kept)
+    assert same(model, kept)

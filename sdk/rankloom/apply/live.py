@@ -90,6 +90,7 @@ def apply_to_model(
             or wrapped, or its values are those of another base; nothing was changed.
         ConflictError: another composition lies on the model; nothing was changed.
     """
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     spots = [(find_parameter(model, change), change) for change in changes]
     check_untied(model, [spot for spot, _ in spots])
     saved: list[_Saved] = []

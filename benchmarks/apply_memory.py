@@ -1,0 +1,270 @@
+"""Peak memory and time of applying two adapters to a checkpoint, beside ``cp`` and PEFT.
+
+Each measurement runs in a process of its own, which reads its peak resident set from the kernel.
+No figure is printed before the output of a run was compared with the float64 sum.
+
+    python benchmarks/apply_memory.py --sizes 1 3 --rounds 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from report import Timing, write
+
+HIDDEN, INNER, KEYS, RANK = 2048, 5504, 512, 16
+MODULES = {
+    "self_attn.q_proj": (HIDDEN, HIDDEN),
+    "self_attn.k_proj": (KEYS, HIDDEN),
+    "self_attn.v_proj": (KEYS, HIDDEN),
+    "self_attn.o_proj": (HIDDEN, HIDDEN),
+    "mlp.gate_proj": (INNER, HIDDEN),
+    "mlp.up_proj": (INNER, HIDDEN),
+    "mlp.down_proj": (HIDDEN, INNER),
+}
+VOCAB = 32000
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": HIDDEN,
+    "intermediate_size": INNER,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": VOCAB,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "rms_norm_eps": 1e-5,
+}
+WEIGHTS = (1.0, -0.5)
+
+
+def write_base(folder: Path, gigabytes: float) -> None:
+    """Write a bfloat16 checkpoint of the llama form in shards of about 500 MB."""
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(0)
+
+    def weight(*shape: int) -> torch.Tensor:
+        return (torch.randn(shape, generator=generator) * 0.02).bfloat16()
+
+    per_layer = sum(out * in_ for out, in_ in MODULES.values()) * 2
+    layers = max(1, round((gigabytes * 1e9 - VOCAB * HIDDEN * 4) / per_layer))
+    shards: list[dict[str, torch.Tensor]] = [
+        {
+            "model.embed_tokens.weight": weight(VOCAB, HIDDEN),
+            "lm_head.weight": weight(VOCAB, HIDDEN),
+        }
+    ]
+    places: dict[str, str] = {}
+
+    def flush(number: int) -> None:
+        name = f"model-{number:05}.safetensors"
+        save_file(shards[-1], folder / name, {"format": "pt"})
+        places.update(dict.fromkeys(shards[-1], name))
+        shards[-1] = {}
+
+    number = 1
+    for layer in range(layers):
+        prefix = f"model.layers.{layer}"
+        for module, shape in MODULES.items():
+            shards[-1][f"{prefix}.{module}.weight"] = weight(*shape)
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            shards[-1][f"{prefix}.{norm}.weight"] = torch.ones(HIDDEN, dtype=torch.bfloat16)
+        if sum(tensor.nbytes for tensor in shards[-1].values()) > 500e6:
+            flush(number)
+            number += 1
+    shards[-1]["model.norm.weight"] = torch.ones(HIDDEN, dtype=torch.bfloat16)
+    flush(number)
+    index = {"metadata": {}, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "config.json").write_text(json.dumps({**CONFIG, "num_hidden_layers": layers}))
+
+
+def write_adapter(folder: Path, base: Path, seed: int) -> None:
+    """Write a rank 16 adapter on every linear module, deltas of about 1 % of the weights."""
+    import torch
+    from safetensors.torch import save_file
+
+    layers = json.loads((base / "config.json").read_text())["num_hidden_layers"]
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for layer in range(layers):
+        for module, (out, in_) in MODULES.items():
+            name = f"base_model.model.model.layers.{layer}.{module}"
+            a = torch.randn(RANK, in_, generator=generator) * 0.01
+            b = torch.randn(out, RANK, generator=generator) * 0.002
+            tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = a, b
+    folder.mkdir()
+    save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": RANK,
+        "lora_alpha": 32,
+        "target_modules": sorted(module.rpartition(".")[2] for module in MODULES),
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+
+
+PEAK = """
+import json
+def peak():
+    [line] = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
+    return int(line.split()[1]) / 1024
+"""
+
+RANKLOOM = (
+    PEAK
+    + """
+import sys, warnings
+from pathlib import Path
+warnings.simplefilter("ignore")
+from rankloom.adapter.reader import read
+from rankloom.composition import Part, compose
+from rankloom.digest import of_json
+import torch
+torch.set_num_threads(int(sys.argv[1]))
+base, out, *adapters = map(Path, sys.argv[2:])
+parts = [Part(read(path), of_json(path.name), path.name) for path in adapters]
+report = compose(parts, [1.0, -0.5]).apply_to(base, out)
+print(json.dumps({"seconds": report.seconds, "peak_mib": peak()}))
+"""
+)
+
+PEFT = (
+    PEAK
+    + """
+import sys, time, warnings
+warnings.simplefilter("ignore")
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+torch.set_num_threads(int(sys.argv[1]))
+base, out, one, two = sys.argv[2:]
+began = time.perf_counter()
+model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+model = PeftModel.from_pretrained(model, one, adapter_name="one")
+model.load_adapter(two, adapter_name="two")
+model.add_weighted_adapter(["one", "two"], [1.0, -0.5], "both", combination_type="cat")
+model.set_adapter("both")
+model.delete_adapter("one")
+model.delete_adapter("two")
+model.merge_and_unload().save_pretrained(out)
+print(json.dumps({"seconds": time.perf_counter() - began, "peak_mib": peak()}))
+"""
+)
+
+IMPORT = (
+    PEAK
+    + """
+import torch
+print(json.dumps({"peak_mib": peak()}))
+"""
+)
+
+COPY = """
+import json, subprocess, sys, time
+began = time.perf_counter()
+subprocess.run(["cp", "-r", *sys.argv[2:4]], check=True)
+print(json.dumps({"seconds": time.perf_counter() - began}))
+"""
+
+
+def measure(script: str, arguments: list[str]) -> dict[str, float]:
+    """Run a script in a process of its own; return what it measured of itself."""
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise SystemExit(done.stderr)
+    values: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return values
+
+
+def check(base: Path, out: Path, adapters: list[Path]) -> float:
+    """Return which share of the changed elements is not the float64 sum rounded once."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    factors = [load_file(path / "adapter_model.safetensors") for path in adapters]
+    places = {}
+    for file in out.glob("*.safetensors"):
+        with safe_open(file, "pt") as opened:
+            places.update(dict.fromkeys(opened.keys(), file))
+    wrong = count = 0
+    for file in sorted(base.glob("*.safetensors")):
+        for name, weight in load_file(file).items():
+            with safe_open(places[name], "pt") as opened:
+                after = opened.get_tensor(name)
+            key = f"base_model.model.{name.removesuffix('.weight')}.lora_"
+            if f"{key}A.weight" not in factors[0]:
+                wrong += int((weight != after).sum())
+                continue
+            exact = weight.double()
+            for tensors, factor in zip(factors, WEIGHTS, strict=True):
+                a, b = tensors[f"{key}A.weight"], tensors[f"{key}B.weight"]
+                exact += factor * 2 * (b.double() @ a.double())
+            wrong += int((after != exact.bfloat16()).sum())
+            count += weight.numel()
+    return wrong / count
+
+
+def run_size(folder: Path, gigabytes: float, options: argparse.Namespace) -> dict[str, object]:
+    """Measure all contenders on one checkpoint, interleaved."""
+    base, out = folder / "base", folder / "out"
+    write_base(base, gigabytes)
+    adapters = [folder / "one", folder / "two"]
+    for seed, path in enumerate(adapters, 1):
+        write_adapter(path, base, seed)
+    arguments = [str(value) for value in (options.threads, base, out, *adapters)]
+    scripts = {"import torch": IMPORT, "cp": COPY, "rankloom": RANKLOOM}
+    if gigabytes <= options.peft_up_to:
+        scripts["peft"] = PEFT
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in scripts}
+    wrong: dict[str, float] = {}
+    for number in range(options.rounds):
+        for name, script in scripts.items():
+            runs[name].append(measure(script, arguments))
+            if number == 0 and name in {"rankloom", "peft"}:
+                wrong[name] = check(base, out, adapters)
+            shutil.rmtree(out, ignore_errors=True)
+    if wrong["rankloom"] > 1e-4:
+        raise SystemExit(f"rankloom is wrong on {wrong['rankloom']:.2e} of the elements")
+    return {
+        "bytes": sum(path.stat().st_size for path in base.iterdir()),
+        "share of elements that are not the rounded float64 sum": wrong,
+        **{name: summary(found) for name, found in runs.items()},
+    }
+
+
+def summary(runs: list[dict[str, float]]) -> dict[str, object]:
+    """Median and spread of several runs."""
+    keys = runs[0].keys()
+    return {key: Timing.of([run[key] for run in runs]) for key in keys}
+
+
+def main() -> None:
+    """Measure, print and keep the result as JSON."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--sizes", type=float, nargs="+", default=[1, 3], help="GB of checkpoint")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--peft-up-to", type=float, default=1, help="GB up to which PEFT runs too")
+    options = parser.parse_args()
+    results: dict[str, object] = {"threads": options.threads, "rounds": options.rounds}
+    for gigabytes in options.sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            results[f"{gigabytes:g} GB"] = run_size(Path(folder), gigabytes, options)
+    print(write("apply_memory", results, ("torch", "peft", "transformers")).read_text())
+
+
+if __name__ == "__main__":
+    main()
