@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from torch import nn
+from transformers.utils import logging
 
 from base import find_base
 from embed import Tokenizer, load_base
@@ -22,38 +22,42 @@ from rankloom.errors import RankloomError
 from score import EvaluationSet, Score, bootstrap_interval, hit, load_evaluation, score
 
 HERE = Path(__file__).resolve().parent
-WORK = HERE.parent / ".demo"
+WORK = Path(".demo")
+BASE = WORK / "minilm"
 ADAPTERS = ("de-lang", "search-task")
 WEIGHTS = ((1.0, 0.0), (0.0, 1.0), (1.0, 0.5), (0.5, 1.0), (1.0, 1.0), (0.5, 0.5))
 
 
 def main() -> None:
     """Run every step; an unexpected outcome of any of them ends the demo with an error."""
-    torch.manual_seed(0)
     started = time.monotonic()
+    logging.disable_progress_bar()
+    os.chdir(HERE.parent)
     shutil.rmtree(WORK, ignore_errors=True)
+    WORK.mkdir()
+    BASE.symlink_to(find_base())
     os.environ["RANKLOOM_HOME"] = str(WORK / "home")
     os.environ.pop("RANKLOOM_URL", None)  # the demo works on the embedded registry only
-    base = find_base()
 
     title("Push two adapters; each is tied to the fingerprint of its base")
-    loractl("base", "add", str(base), "--name", "minilm")
+    loractl("base", "add", f"./{BASE}")
     for name in ADAPTERS:
-        loractl("push", str(HERE / "adapters" / name), name, "--base", "minilm", "--alias", "prod")
+        folder = f"./examples/adapters/{name}"
+        loractl("push", folder, name, "--base", "minilm", "--alias", "prod")
     loractl("list")
 
     title("Validate against the base, byte for byte")
     for name in ADAPTERS:
-        loractl("validate", name, "--against", str(base))
+        loractl("validate", name, "--against", f"./{BASE}")
 
     title("Compose, apply, score: German questions, English summaries")
     merged = WORK / "merged"
     weights = ",".join(str(weight) for weight in WEIGHTS[3])
-    loractl("apply", *ADAPTERS, "--weights", weights, "--base", str(base), "-o", str(merged))
-    report_scores(base, merged)
+    loractl("apply", *ADAPTERS, "--weights", weights, "--base", f"./{BASE}", "-o", str(merged))
+    report_scores(merged)
 
     title("Refuse what would go wrong silently")
-    refuse_another_base(base)
+    refuse_another_base()
     refuse_nan()
     refuse_corrupted_blob()
     print(f"\nDone in {time.monotonic() - started:.0f} s. Everything lies in {WORK}.")
@@ -71,10 +75,10 @@ def loractl(*arguments: str) -> None:
     subprocess.run([command, *arguments], check=True)  # noqa: S603 - our own command
 
 
-def report_scores(base: Path, merged: Path) -> None:
+def report_scores(merged: Path) -> None:
     """Print one table: the base, each part, compositions at several weights, and the merge."""
     evaluation = load_evaluation()
-    model, tokenizer = load_base(base)
+    model, tokenizer = load_base(BASE)
     plain = score(model, tokenizer, evaluation)
     print(f"\n{'':32}  acc@1           [95 % interval]   MRR@10")
     show("base alone", plain)
@@ -86,7 +90,7 @@ def report_scores(base: Path, merged: Path) -> None:
     found = score(loaded, tokenizer, evaluation)
     if found != applied(model, tokenizer, evaluation, WEIGHTS[3]):
         raise SystemExit("the merged checkpoint scores other than the applied composition")
-    show(f"checkpoint {merged.relative_to(WORK.parent)}", found)
+    show(f"checkpoint {merged}", found)
 
 
 def label(weights: Sequence[float]) -> str:
@@ -124,10 +128,10 @@ def refused(what: str) -> Iterator[None]:
         raise SystemExit(f"{what} was not refused")
 
 
-def refuse_another_base(base: Path) -> None:
+def refuse_another_base() -> None:
     """Same shapes, other weights: every other tool merges into this without a word."""
     other = WORK / "another-base"
-    shutil.copytree(base, other)
+    shutil.copytree(BASE, other)
     flip_byte(other / "model.safetensors", -1)
     with refused("A base with the same shapes and one other byte"):
         sdk.compose(["de-lang"]).apply_to(other, WORK / "never")
