@@ -245,7 +245,7 @@ def mutated_headers(draw: st.DrawFn) -> bytes:
             fields[field] = draw(st.sampled_from(DTYPES))
         elif field == "more":
             fields[field] = draw(VALUES)
-        elif draw(st.booleans()) and field in fields:
+        elif draw(st.booleans()) and fields.get(field):
             fields[field][draw(st.integers(0, len(fields[field]) - 1))] = draw(VALUES)
         else:
             fields[field] = draw(st.lists(VALUES, max_size=3) | st.lists(st.integers(0, 32)))
