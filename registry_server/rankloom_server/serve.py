@@ -18,6 +18,7 @@ from rankloom_server.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import FrameType
 
 HOST = "127.0.0.1"
 PORT = 8470
@@ -39,20 +40,21 @@ def serve(host: str = HOST, port: int = PORT, *, settings: Settings | Path) -> N
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
     app = create_app(settings)
-    with _listen(host, port) as listening, _quiet_signals():
+    config = uvicorn.Config(
+        app,
+        access_log=False,  # ours leaves out the query, which may carry a signature
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+    server = uvicorn.Server(config)
+    with _listen(host, port) as listening, _signals_end(server):
         shown = f"[{host}]" if ":" in host else host
         print(f"rankloom registry on http://{shown}:{listening.getsockname()[1]}", flush=True)
         token = auth.create_first(app.state.service.engine)
         if token is not None:
             print(f"admin token (shown once): {token}", flush=True)
-        config = uvicorn.Config(
-            app,
-            access_log=False,  # ours leaves out the query, which may carry a signature
-            log_config=None,
-            server_header=False,
-            timeout_graceful_shutdown=_GRACE_SECONDS,
-        )
-        uvicorn.Server(config).run(sockets=[listening])
+        server.run(sockets=[listening])
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -65,11 +67,17 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 @contextlib.contextmanager
-def _quiet_signals() -> Iterator[None]:
-    """Let a signal end the server, and not also the process when uvicorn raises it once more."""
-    before = {
-        number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)
-    }
+def _signals_end(server: uvicorn.Server) -> Iterator[None]:
+    """Let a signal end the server in order, from the moment on that its address is printed.
+
+    uvicorn has handlers of its own while it runs, and raises the signal once more when it has
+    ended; then it must not end the process, which has done what was asked.
+    """
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:

@@ -39,7 +39,7 @@ def examine(folder: Path, manifest: Manifest, base: BaseRecord | None) -> Adapte
 
 def _read_valid(folder: Path, manifest: Manifest, base: BaseRecord | None) -> Adapter:
     from rankloom.adapter.reader import read
-    from rankloom.base.record import from_record
+    from rankloom.registry.base_record import from_record
     from rankloom.validate import validate
 
     adapter = read(folder)
@@ -64,7 +64,9 @@ def _check_files(adapter: Adapter, manifest: Manifest) -> None:
     ]
     if findings:
         message = f"the version has {len(findings)} files that are no part of an adapter"
-        raise AdapterError(message, hint="push with rankloom, it leaves them out", findings=findings)
+        raise AdapterError(
+            message, hint="push with rankloom, it leaves them out", findings=findings
+        )
 
 
 def _without_folder(error: RankloomError, folder: Path) -> RankloomError:

@@ -1,0 +1,208 @@
+"""The server as a process: what it prints, how it starts and ends, who may share its folder."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import urllib3
+
+from adapter_folder import push, write_adapter
+from rankloom.ref import AdapterName, VersionRef
+from rankloom.registry.http import HttpRegistry
+from rankloom_server import db
+from rankloom_server.service import open_embedded
+from servers import running_server
+
+NAME = AdapterName("default", "zh-lang")
+_PROGRAM = [sys.executable, "-W", "error", "-m", "rankloom_server"]
+
+
+def _environment(data_dir: Path, **settings: str) -> dict[str, str]:
+    names = {f"RANKLOOM_SERVER_{name.upper()}": value for name, value in settings.items()}
+    return {**os.environ, "RANKLOOM_SERVER_DATA_DIR": str(data_dir), **names}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A server on a port of its own choice."""
+    running = subprocess.Popen(
+        _PROGRAM,
+        env=_environment(tmp_path / "data", port="0"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    yield running
+    running.kill()
+    running.communicate()
+
+
+def _address(server: subprocess.Popen[str]) -> str:
+    assert server.stdout is not None
+    found = re.fullmatch(
+        r"rankloom registry on (http://127\.0\.0\.1:[1-9]\d*)\n", server.stdout.readline()
+    )
+    assert found
+    return found[1]
+
+
+def test_it_prints_where_it_is_and_then_answers(server: subprocess.Popen[str]) -> None:
+    url = _address(server)
+    # At once: what is printed is true already.
+    assert urllib3.request("GET", f"{url}/healthz", retries=False).status == 200
+    assert server.stdout is not None
+    token = re.fullmatch(r"admin token \(shown once\): (rl_[\w-]{43})\n", server.stdout.readline())
+    assert token
+    registry = HttpRegistry(url, token[1])
+    assert registry.list_adapters().items == ()
+    registry.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_in_order(server: subprocess.Popen[str], number: signal.Signals) -> None:
+    _address(server)
+    server.send_signal(number)
+    assert server.wait(15) == 0
+
+
+def test_a_request_that_has_begun_is_finished(server: subprocess.Popen[str]) -> None:
+    url = _address(server)
+    assert server.stdout is not None
+    token = server.stdout.readline().split()[-1]
+    body = b'{"name": "b", "fingerprint": {"struct": "sha256:' + b"0" * 64 + b'"}}'
+
+    def slowly() -> Iterator[bytes]:
+        yield body[:10]
+        time.sleep(0.5)
+        server.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        yield body[10:]
+
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    response = urllib3.request(
+        "POST", f"{url}/api/v1/bases", body=slowly(), headers=headers, retries=False
+    )
+    assert response.status == 200
+    assert server.wait(15) == 0
+
+
+def test_the_token_is_shown_once(tmp_path: Path) -> None:
+    with running_server(tmp_path / "data") as (_, first):
+        assert first
+    with running_server(tmp_path / "data") as (url, again):
+        assert again == ""
+        registry = HttpRegistry(url, first)
+        assert registry.list_bases() == ()
+        registry.close()
+
+
+def test_a_port_that_is_taken_is_an_error_with_a_next_step(
+    server: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    port = _address(server).rpartition(":")[2]
+    done = subprocess.run(
+        _PROGRAM,
+        env=_environment(tmp_path / "other", port=port),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 5
+    assert port in done.stderr
+    assert "another port" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "rl_" not in done.stdout, "a token that nobody can use must not be spent"
+
+
+def test_the_embedded_registry_shares_the_folder_with_a_server(tmp_path: Path) -> None:
+    with running_server(tmp_path / "data") as (url, token):
+        served, embedded = HttpRegistry(url, token), open_embedded(tmp_path / "data")
+        folders = [write_adapter(tmp_path / f"a{seed}", seed=seed) for seed in range(4)]
+        for index, folder in enumerate(folders):
+            push(embedded if index % 2 else served, folder)
+        shown = served.show(NAME)
+        assert shown == embedded.show(NAME)
+        assert [version.number for version in shown.versions] == [4, 3, 2, 1]
+        for registry, scheme in ((served, "http:"), (embedded, "file:")):
+            found = registry.resolve(VersionRef(NAME, alias="latest")).version
+            where = registry.blob_url(NAME, found.digest, "adapter_config.json")
+            assert where.startswith(scheme)
+            registry.close()
+
+
+def test_after_a_kill_nothing_is_lost(tmp_path: Path) -> None:
+    with running_server(tmp_path / "data") as (url, token):
+        registry = HttpRegistry(url, token)
+        version = push(registry, write_adapter(tmp_path / "a"))
+        registry.close()
+    scratch = tmp_path / "data" / "scratch" / "left-by-a-kill"
+    scratch.mkdir()
+    with running_server(tmp_path / "data") as (url, _):
+        registry = HttpRegistry(url, token)
+        assert registry.resolve(VersionRef(NAME, alias="latest")).version == version
+        registry.close()
+
+
+# --- the other commands ------------------------------------------------------------------------
+
+
+def _run(data_dir: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*_PROGRAM, *arguments],
+        env=_environment(data_dir, **settings),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_migrate_makes_the_schema_and_may_be_repeated(database_url: str, tmp_path: Path) -> None:
+    for _ in range(2):
+        done = _run(tmp_path, "migrate", database_url=database_url)
+        assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    engine = db.open_engine(database_url)
+    with db.read(engine) as connection:
+        assert db.revision(connection) == db.HEAD
+    engine.dispose()
+
+
+def test_tokens_are_made_and_revoked(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    token = _run(data_dir, "token", "ci", "read", "push").stdout.strip()
+    with running_server(data_dir) as (url, first):
+        assert first == "", "there was a token already"
+        registry = HttpRegistry(url, token)
+        push(registry, write_adapter(tmp_path / "a"))
+        registry.close()
+    assert _run(data_dir, "token", "ci", "read").returncode == 5
+    assert _run(data_dir, "token", "x", "everything").returncode == 2
+    assert _run(data_dir, "revoke", "ci").returncode == 0
+    assert _run(data_dir, "revoke", "ci").returncode == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"store": "ftp://x"}, "STORE"),
+        ({"url_seconds": "1"}, "URL_SECONDS"),
+        ({"signing_key": "short"}, "SIGNING_KEY"),
+    ],
+)
+def test_wrong_settings_are_named(tmp_path: Path, settings: dict[str, str], named: str) -> None:
+    done = _run(tmp_path, "migrate", **settings)
+    assert done.returncode == 2
+    assert f"RANKLOOM_SERVER_{named}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_database_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    done = _run(tmp_path, "migrate", database_url="postgresql://nobody@127.0.0.1:1/x")
+    assert done.returncode == 3
+    assert "database does not answer" in done.stderr
+    assert "Traceback" not in done.stderr
