@@ -43,7 +43,7 @@ class KnownBase:
 
     def to_record(self, name: str) -> BaseRecord:
         """Return what the registry keeps of it."""
-        from rankloom.base.record import to_record
+        from rankloom.registry.base_record import to_record
 
         return to_record(self.model, name, self.fingerprint, self.source)
 
@@ -146,6 +146,6 @@ def slug(text: str) -> str:
 
 
 def _known(found: BaseRecord) -> KnownBase:
-    from rankloom.base.record import from_record
+    from rankloom.registry.base_record import from_record
 
     return KnownBase(from_record(found), found.fingerprint, found.source, found.name)

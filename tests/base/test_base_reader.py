@@ -10,9 +10,9 @@ import pytest
 
 from folders import base, base_tensors, tensor, tensor_file
 from rankloom.base import reader
-from rankloom.base.record import from_record, to_record
 from rankloom.errors import BaseError, NotFoundError
 from rankloom.fingerprint import Fingerprint
+from rankloom.registry.base_record import from_record, to_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,9 +20,9 @@ from folders import base, base_tensors, file_bytes, header_of, tensor
 from rankloom import digest
 from rankloom.base import fingerprint_cache, reader
 from rankloom.base.fingerprint import Leaf, fingerprint, fingerprint_of
-from rankloom.base.record import from_record, to_record
 from rankloom.errors import BaseError
 from rankloom.fingerprint import Fingerprint, Level
+from rankloom.registry.base_record import from_record, to_record
 from rankloom.tensorfile.values import bf16_bits
 
 if TYPE_CHECKING:

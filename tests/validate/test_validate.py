@@ -16,7 +16,6 @@ from folders import PREFIX, SHAPES, adapter, base, base_tensors, config, factors
 from rankloom.adapter import reader as adapters
 from rankloom.base import reader as bases
 from rankloom.base.fingerprint import fingerprint
-from rankloom.base.record import from_record, to_record
 from rankloom.errors import (
     AdapterError,
     IncompatibleError,
@@ -26,6 +25,7 @@ from rankloom.errors import (
 )
 from rankloom.finding import Severity
 from rankloom.fingerprint import Fingerprint, Level
+from rankloom.registry.base_record import from_record, to_record
 from rankloom.tensorfile.values import bf16_bits
 from rankloom.validate import RULES, Report, Rule, validate
 
