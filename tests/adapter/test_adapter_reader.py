@@ -277,6 +277,7 @@ def test_the_messages_name_module_and_shapes(tmp_path: Path) -> None:
 
 def test_use_dora_without_magnitudes_is_broken_not_unsupported(tmp_path: Path) -> None:
     error = refusal(adapter(tmp_path / "a", use_dora=True))
+    assert "CFG007" in error.message
     assert error_rules(error.findings) == {"CFG007", "CFG012"}
     assert not isinstance(error, UnsupportedAdapterError)
 

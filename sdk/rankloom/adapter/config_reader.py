@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from rankloom.adapter import config_checks as checks
 from rankloom.adapter import fields
@@ -13,10 +13,18 @@ from rankloom.finding import Finding, Severity
 from rankloom.tensorfile import strict_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
 MAX_BYTES = 1_000_000
+
+
+class Summary(TypedDict):
+    """What an error says in words."""
+
+    message: str
+    hint: str
+
 
 UNSUPPORTED = frozenset(["CFG009", "CFG010", "CFG011", "CFG012", "TEN009"])
 """Rules that a sound adapter can break because rankloom does not know its kind (yet)."""
@@ -39,8 +47,12 @@ def read(folder: Path) -> AdapterConfig:
     return cast(AdapterConfig, config)
 
 
-def raise_for(findings: Iterable[Finding], path: Path) -> None:
+def raise_for(findings: Iterable[Finding], subject: object) -> None:
     """Raise one error for all findings of severity error, if there is one.
+
+    Args:
+        findings: everything that was found.
+        subject: what it was found in, for the message.
 
     Raises:
         AdapterError: the adapter is broken.
@@ -49,11 +61,16 @@ def raise_for(findings: Iterable[Finding], path: Path) -> None:
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
     if not errors:
         return
-    unsupported = all(finding.rule in UNSUPPORTED for finding in errors)
-    kind = UnsupportedAdapterError if unsupported else AdapterError
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    message = f"{path}: {errors[0].rule} {errors[0].message}{more}"
-    raise kind(message, hint=errors[0].fix, findings=findings)
+    broken = [finding for finding in errors if finding.rule not in UNSUPPORTED]
+    kind = AdapterError if broken else UnsupportedAdapterError
+    raise kind(**summary(broken or errors, len(errors), subject), findings=findings)
+
+
+def summary(leading: Sequence[Finding], count: int, subject: object) -> Summary:
+    """Return message and hint of an error that stands for ``count`` findings."""
+    first = leading[0]
+    more = f" (and {count - 1} more)" if count > 1 else ""
+    return {"message": f"{subject}: {first.rule} {first.message}{more}", "hint": first.fix}
 
 
 def inspect(path: Path) -> tuple[AdapterConfig | None, list[Finding]]:

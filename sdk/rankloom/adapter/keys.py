@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from rankloom.adapter import kinds
@@ -54,7 +55,9 @@ def _options(config: AdapterConfig) -> Iterator[Finding]:
         if name in kinds.OPTIONS:
             continue
         rule = "CFG009" if name == "layer_replication" else "CFG012"
-        message = f"adapter_config.json: {name} is {str(value)[:80]!r}, which rankloom cannot apply"
+        message = (
+            f"adapter_config.json: {name} is {json.dumps(value)[:80]}, which rankloom cannot apply"
+        )
         fix = "merge the adapter with PEFT, or train it without this option"
         yield Finding(rule, message, where=name, fix=fix)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rankloom.adapter.config_reader import UNSUPPORTED
-from rankloom.errors import AdapterError, IncompatibleError, UnsupportedAdapterError
+from rankloom.adapter.config_reader import raise_for, summary
+from rankloom.errors import IncompatibleError
 from rankloom.finding import Finding, Severity
 
 if TYPE_CHECKING:
@@ -57,15 +57,10 @@ class Report:
         errors = self.errors
         if not errors:
             return
-        rules = {found.rule for found in errors}
-        kind: type[AdapterError | IncompatibleError] = AdapterError
-        if rules <= FITTING:
-            kind = IncompatibleError
-        elif rules <= UNSUPPORTED:
-            kind = UnsupportedAdapterError
-        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        message = f"{self.subject}: {errors[0].rule} {errors[0].message}{more}"
-        raise kind(message, hint=errors[0].fix, findings=self.findings)
+        if all(found.rule in FITTING for found in errors):
+            words = summary(errors, len(errors), self.subject)
+            raise IncompatibleError(**words, findings=self.findings)
+        raise_for(self.findings, self.subject)
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as a JSON value."""
