@@ -34,8 +34,8 @@ def with_tensors(
 
 
 def located(found: Base, module: str) -> str | None:
-    place = locate(found, target(module))
-    return place.entry.name if place else None
+    pieces = locate(found, target(module))
+    return pieces[0].entry.name if pieces else None
 
 
 def test_the_exact_name_wins(tmp_path: Path) -> None:
@@ -98,8 +98,7 @@ def test_orientation_is_the_one_of_transformers_modules(kind: str, tmp_path: Pat
     seen = 0
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear | transformers.pytorch_utils.Conv1D):
-            place = locate(found, target(name))
-            assert place is not None
+            (place,) = locate(found, target(name))
             assert place.transposed is isinstance(module, transformers.pytorch_utils.Conv1D), name
             seen += 1
     assert seen
@@ -111,8 +110,7 @@ def test_conv1d_within_a_composite_model(tmp_path: Path) -> None:
     found = with_tensors(
         tmp_path, f"{name}.weight", model_type="vision-encoder-decoder", decoder=inner
     )
-    place = locate(found, target(name))
-    assert place is not None
+    (place,) = locate(found, target(name))
     assert place.transposed
 
 
@@ -156,8 +154,7 @@ def test_biases_tell_the_orientation_of_an_unknown_model(
     transposed: bool,
 ) -> None:
     found = square_gpt(tmp_path, transposed=transposed, **config)
-    place = locate(found, target("h.0.attn.c_proj"))
-    assert place is not None
+    (place,) = locate(found, target("h.0.attn.c_proj"))
     assert place.transposed is transposed
 
 

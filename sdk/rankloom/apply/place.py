@@ -15,7 +15,7 @@ from rankloom.finding import Finding
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rankloom.base.model import Base, BaseTensor
+    from rankloom.base.model import Base, Piece
     from rankloom.change.formula import TargetChange
     from rankloom.tensorfile.header import TensorEntry
 
@@ -47,7 +47,7 @@ def place(base: Base, changes: Sequence[TargetChange]) -> tuple[Placed, ...]:
     findings: list[Finding] = []
     found: dict[str, Placed] = {}
     for change in changes:
-        tensor = locate(base, _as_target(change))
+        tensor = next(iter(locate(base, _as_target(change))), None)
         problem = _problem(base, change, tensor)
         if tensor is None or problem is not None:
             findings += [problem] if problem else []
@@ -67,7 +67,7 @@ def _as_target(change: TargetChange) -> Target:
     return Target(change.module, "lora", change.formula.terms[0].change, change.parameter)
 
 
-def _problem(base: Base, change: TargetChange, tensor: BaseTensor | None) -> Finding | None:
+def _problem(base: Base, change: TargetChange, tensor: Piece | None) -> Finding | None:
     if tensor is None:
         near = ", ".join(nearest(base, change.name)) or "nothing like it"
         message = f"{base.path} has no tensor {change.name}; nearest: {near}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
-from rankloom.base.model import Base, BaseTensor
+from rankloom.base.model import Base, Piece
 from rankloom.errors import BaseError
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ CONV1D_MODELS = frozenset(["gpt2", "openai-gpt", "imagegpt", "decision_transform
 """Values of ``model_type`` whose modules of those names store (in, out)."""
 
 
-def locate(base: Base, target: Target) -> BaseTensor | None:
-    """Return where a target lies in the base, or ``None`` if nothing there can be meant.
+def locate(base: Base, target: Target) -> tuple[Piece, ...]:
+    """Return where a target lies in the base: nothing if nothing there can be meant.
 
     Model classes put a prefix before their backbone (``bert.``, ``model.``) that is in the
     checkpoint or not, depending on the class that saved it; transformers adds or drops it while
@@ -34,9 +34,9 @@ def locate(base: Base, target: Target) -> BaseTensor | None:
     """
     name = resolve(base, target.name)
     if name is None:
-        return None
+        return ()
     entry = base.tensors[name]
-    return BaseTensor(entry, _is_transposed(base, target.module, entry))
+    return (Piece(entry, _is_transposed(base, target.module, entry)),)
 
 
 def resolve(base: Base, name: str) -> str | None:

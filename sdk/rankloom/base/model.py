@@ -13,17 +13,26 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class BaseTensor:
-    """Where one target's parameter lies on disk.
+class Piece:
+    """Where one part of a target's parameter lies on disk: ``entry[region] = parameter[part]``.
+
+    The parameter counts as (out, in), or (experts, out, in), however the module itself keeps it.
+    Most parameters are one piece: one whole stored tensor. Checkpoints that keep each expert by
+    itself while the module has them in one parameter need many, and a projection that is a part of
+    a fused one on disk needs a region.
 
     Attributes:
-        entry: the tensor's header; ``entry.name`` is its name on disk.
-        transposed: stored as (in, out), as transformers' ``Conv1D`` does, so a delta (out, in) is
-            added transposed.
+        entry: the stored tensor's header; ``entry.name`` is its name on disk.
+        transposed: the last two axes of the stored region are (in, out), as in transformers'
+            ``Conv1D`` and in the experts of some models.
+        region: index of the stored tensor as it lies on disk; ``()`` is all of it.
+        part: index of the parameter that this region holds; ``()`` is all of it.
     """
 
     entry: TensorEntry
     transposed: bool = False
+    region: tuple[int | slice, ...] = ()
+    part: tuple[int | slice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
     from rankloom.adapter.change import Target
     from rankloom.adapter.reader import Adapter
-    from rankloom.base.model import Base, BaseTensor
+    from rankloom.base.model import Base, Piece
     from rankloom.finding import Finding
     from rankloom.fingerprint import Fingerprint
 
-Placed = list[tuple["Target", "BaseTensor"]]
+Placed = list[tuple["Target", "Piece"]]
 
 
 def place(adapter: Adapter, base: Base) -> tuple[Placed, list[Finding]]:
@@ -29,8 +29,8 @@ def place(adapter: Adapter, base: Base) -> tuple[Placed, list[Finding]]:
     lost: list[Target] = []
     try:
         for target in adapter.targets:
-            if tensor := locate(base, target):
-                placed.append((target, tensor))
+            if pieces := locate(base, target):
+                placed += [(target, piece) for piece in pieces]
             else:
                 lost.append(target)
     except BaseError as error:
