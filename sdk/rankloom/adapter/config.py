@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rankloom.adapter.patterns import PatternTable, TargetRule
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 FILE = "adapter_config.json"
 
@@ -19,7 +19,7 @@ class AdapterConfig:
     """What we understand of a config; every other field stands at a default without effect.
 
     Attributes:
-        r: rank of modules that no pattern names.
+        r: rank of modules that no pattern names; as the four after it, of LORA only.
         lora_alpha: alpha of modules that no pattern names.
         use_rslora: the scale is alpha/√r instead of alpha/r.
         rank_pattern: ranks by pattern, in the file's order.
@@ -30,12 +30,14 @@ class AdapterConfig:
         layers_pattern: names of the lists of layers; empty: any.
         base_model_name_or_path: the claim where the base came from.
         task_type: PEFT's name of the task.
-        options: fields that change the result and are not at their default, for the kinds.
+        options: fields that change the result, for the kinds: those common to all types, and all
+            of LORA, only if they are not at their default; those of another type always.
         raw: the whole JSON object.
+        peft_type: PEFT's name of the type, which decides what the tensors mean.
     """
 
-    r: int
-    lora_alpha: float
+    r: int = 0
+    lora_alpha: float = 0.0
     use_rslora: bool = False
     rank_pattern: Mapping[str, int] = field(default_factory=dict)
     alpha_pattern: Mapping[str, float] = field(default_factory=dict)
@@ -47,6 +49,23 @@ class AdapterConfig:
     task_type: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     raw: Mapping[str, Any] = field(default_factory=dict)
+    peft_type: str = "LORA"
+
+    def by_module(self, name: str, patterns: str) -> Callable[[str], Any]:
+        """Return the lookup by module of an option that has a pattern of exceptions.
+
+        Args:
+            name: the option's name, e.g. ``"r"``.
+            patterns: name of the option with values by pattern, e.g. ``"rank_pattern"``.
+        """
+        values = self.options[patterns]
+        table = PatternTable(values)
+
+        def find(module: str) -> Any:  # noqa: ANN401 - whatever the option is
+            key = table.find(module)
+            return self.options[name] if key is None else values[key]
+
+        return find
 
     def scales(self) -> Scales:
         """Return the lookup of ranks and scales by module."""

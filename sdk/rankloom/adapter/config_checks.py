@@ -32,22 +32,6 @@ def _spoken(value: object) -> str:
     return repr(value)[:_SHORT]
 
 
-def peft_type(value: dict[str, Any]) -> list[Finding]:
-    """Accept the types that rankloom reads; others of PEFT are refused, anything else is wrong."""
-    found = value.get("peft_type")
-    if found == "LORA" or found in kinds.KINDS:
-        return []
-    if isinstance(found, str) and found in kinds.UNMERGEABLE:
-        reason = kinds.UNMERGEABLE[found]
-        what = f"is {found}, which cannot be applied to weights: {reason.why}"
-        return [_finding("CFG012", "peft_type", what, reason.fix)]
-    if isinstance(found, str) and found in fields.PEFT_TYPES:
-        what = f"is {found}, a kind that rankloom does not read"
-        return [_finding("CFG012", "peft_type", what, "convert it to LoRA with PEFT, or merge it")]
-    fix = "write the peft_type that the adapter was trained with, e.g. 'LORA'"
-    return [_finding("CFG003", "peft_type", f"is {_spoken(found)}, no type of PEFT", fix)]
-
-
 def code(value: dict[str, Any]) -> list[Finding]:
     """Refuse what makes some loader import or run code (we never do)."""
     fix = "remove the field; an adapter must not bring code"
@@ -112,9 +96,8 @@ def init(value: dict[str, Any]) -> list[Finding]:
     return [_finding("CFG011", "init_lora_weights", what, "use a newer rankloom, if it is real")]
 
 
-def unknown(value: dict[str, Any]) -> list[Finding]:
+def unknown(value: dict[str, Any], known: frozenset[str] = fields.KNOWN_OF_LORA) -> list[Finding]:
     """Refuse by name every field that no table knows and that says something."""
-    known = fields.READ | fields.IGNORED.keys() | fields.OPTIONS.keys()
     fix = "use a rankloom that knows the field, or remove it if it has no effect"
     return [
         _finding("CFG011", name[:_SHORT], f"is {_spoken(found)}, a field that is not known", fix)
@@ -156,17 +139,16 @@ def text(name: str, value: Any) -> str | None:  # noqa: ANN401 - a JSON value
 
 def rank_pattern(name: str, value: Any) -> dict[str, int]:  # noqa: ANN401 - a JSON value
     """Return ranks by pattern."""
-    return {key: rank(f"{name}[{key[:40]!r}]", item) for key, item in _pattern(name, value).items()}
+    return {key: rank(f"{name}[{key[:40]!r}]", item) for key, item in pattern(name, value).items()}
 
 
 def alpha_pattern(name: str, value: Any) -> dict[str, float]:  # noqa: ANN401 - a JSON value
     """Return alphas by pattern."""
-    return {
-        key: alpha(f"{name}[{key[:40]!r}]", item) for key, item in _pattern(name, value).items()
-    }
+    return {key: alpha(f"{name}[{key[:40]!r}]", item) for key, item in pattern(name, value).items()}
 
 
-def _pattern(name: str, value: Any) -> dict[str, Any]:  # noqa: ANN401 - a JSON value
+def pattern(name: str, value: Any) -> dict[str, Any]:  # noqa: ANN401 - a JSON value
+    """Return values by pattern of a module's name; ``None`` is empty."""
     if not isinstance(value, dict | None):
         raise FieldError(_finding("CFG001", name, f"is {_spoken(value)}, not an object"))
     try:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from rankloom.adapter import config_checks as checks
-from rankloom.adapter import fields
+from rankloom.adapter import fields, kind_config, kinds
 from rankloom.adapter.config import FILE, AdapterConfig
 from rankloom.errors import AdapterError, NotFoundError, UnsupportedAdapterError
 from rankloom.finding import Finding, Severity
 from rankloom.tensorfile import strict_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
+
+    from rankloom.adapter.kinds.kind import Kind
 
 MAX_BYTES = 1_000_000
 
@@ -101,42 +102,75 @@ def _broken(what: str) -> Finding:
 
 
 def _read(value: dict[str, Any]) -> tuple[AdapterConfig | None, list[Finding]]:
-    findings = [*checks.peft_type(value), *checks.code(value), *checks.base_name(value)]
-    if value.get("peft_type") != "LORA":  # the fields below would be another kind's
-        return None, findings
-    findings += [*checks.init(value), *checks.unknown(value)]
+    findings = [*kind_config.peft_type(value), *checks.code(value), *checks.base_name(value)]
+    get = _Getter(value, findings)
+    config = None
+    if value.get("peft_type") == "LORA":
+        findings += [*checks.init(value), *checks.unknown(value)]
+        config = _lora(value, get)
+    elif not kind_config.peft_type(value):  # else the fields are those of a kind we cannot read
+        kind = kinds.KINDS[value["peft_type"]]
+        findings += [
+            *checks.unknown(value, kind_config.known(kind)),
+            *kind_config.fixed(value, kind),
+        ]
+        config = _other(value, get, kind)
+    broken = any(finding.severity is Severity.ERROR for finding in findings)
+    return None if broken else config, findings
 
-    def get(name: str, parse: Callable[[str, Any], Any], default: Any = None) -> Any:  # noqa: ANN401
+
+class _Getter:
+    """Parses fields one by one and collects what is wrong with them."""
+
+    def __init__(self, value: dict[str, Any], findings: list[Finding]) -> None:
+        self._value = value
+        self._findings = findings
+
+    def __call__(self, name: str, parse: Callable[[str, Any], Any], default: Any = None) -> Any:  # noqa: ANN401
         try:
-            return parse(name, value.get(name, default))
+            return parse(name, self._value.get(name, default))
         except checks.FieldError as error:
-            findings.append(error.finding)
+            self._findings.append(error.finding)
             return None
 
-    config = AdapterConfig(
+
+def _lora(value: dict[str, Any], get: _Getter) -> AdapterConfig:
+    return AdapterConfig(
         r=get("r", checks.rank, 8),
         lora_alpha=get("lora_alpha", checks.alpha, 8),
         use_rslora=get("use_rslora", checks.flag, default=False),
         rank_pattern=get("rank_pattern", checks.rank_pattern),
         alpha_pattern=get("alpha_pattern", checks.alpha_pattern),
-        target_modules=get("target_modules", checks.modules),
-        exclude_modules=get("exclude_modules", checks.modules),
-        layers_to_transform=get("layers_to_transform", checks.indices),
-        layers_pattern=get("layers_pattern", checks.names),
-        base_model_name_or_path=get("base_model_name_or_path", checks.text),
-        task_type=get("task_type", checks.text),
-        options=_options(value),
+        options=_options(value, fields.OPTIONS),
         raw=value,
+        **_common(get),
     )
-    broken = any(finding.severity is Severity.ERROR for finding in findings)
-    return None if broken else config, findings
 
 
-def _options(value: dict[str, Any]) -> dict[str, Any]:
+def _other(value: dict[str, Any], get: _Getter, kind: Kind) -> AdapterConfig:
+    own = {name: get(name, item.parse, item.default) for name, item in kind.fields.items()}
+    return AdapterConfig(
+        options=own | _options(value, fields.COMMON_OPTIONS),
+        raw=value,
+        peft_type=kind.peft_type,
+        **_common(get),
+    )
+
+
+def _common(get: _Getter) -> dict[str, Any]:
+    return {
+        "target_modules": get("target_modules", checks.modules),
+        "exclude_modules": get("exclude_modules", checks.modules),
+        "layers_to_transform": get("layers_to_transform", checks.indices),
+        "layers_pattern": get("layers_pattern", checks.names),
+        "base_model_name_or_path": get("base_model_name_or_path", checks.text),
+        "task_type": get("task_type", checks.text),
+    }
+
+
+def _options(value: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: value[name]
-        for name, default in fields.OPTIONS.items()
-        # JSON text tells 0 from false and 16 from 16.0, which Python's == does not.
-        if json.dumps(value.get(name, default)) != json.dumps(default)
-        and not fields.is_empty(value[name])
+        for name, default in defaults.items()
+        if not kind_config.is_default(value, name, default)
     }

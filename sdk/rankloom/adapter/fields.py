@@ -72,6 +72,35 @@ OPTIONS: Mapping[str, Any] = {
 PEFT 0.2.0, 0.3.0, 0.6.2, 0.10.0, 0.13.2, 0.16.0, 0.19.0 and 0.21.2 agree on every one they have.
 """
 
+KNOWN_OF_LORA = frozenset(READ | IGNORED.keys() | OPTIONS.keys())
+"""Every field that a config of LORA may have."""
+
+COMMON_READ = frozenset(
+    [
+        "peft_type",
+        "base_model_name_or_path",
+        "target_modules",
+        "exclude_modules",
+        "layers_to_transform",
+        "layers_pattern",
+        "auto_mapping",
+        "task_type",
+    ]
+)
+"""Fields of every type of PEFT that :mod:`rankloom.adapter.config` reads and checks."""
+
+COMMON_IGNORED: Mapping[str, str] = {
+    "inference_mode": IGNORED["inference_mode"],
+    "fan_in_fan_out": IGNORED["fan_in_fan_out"],
+    "revision": IGNORED["revision"],
+    "peft_version": IGNORED["peft_version"],
+    "init_weights": "how the tensors began; the file holds how they ended",
+}
+"""Fields that do not change what the saved tensors mean in any type besides LORA, and why not."""
+
+COMMON_OPTIONS: Mapping[str, Any] = {"bias": "none", "modules_to_save": None}
+"""Fields of every type besides LORA that change what tensors mean, with PEFT's default."""
+
 SAFE_INITS = frozenset(["true", "false", "gaussian", "eva", "orthogonal", "mica"])
 """Values of ``init_lora_weights`` after which the base is what it was."""
 

@@ -23,11 +23,14 @@ _MAGNITUDE = "lora_magnitude_vector"
 
 def read(config: AdapterConfig, tensors: Mapping[str, TensorEntry]) -> Reading:
     """Return the targets of an adapter and everything that is wrong with its tensors."""
-    plain = {key.removeprefix(PREFIX): entry for key, entry in tensors.items() if _is_ours(key)}
-    findings = [*_prefixes(tensors), *_options(config), *_dora(config, plain)]
+    shared = kinds.shared_tensors(config.peft_type) & tensors.keys()
+    own = {key: entry for key, entry in tensors.items() if key not in shared}
+    plain = {key.removeprefix(PREFIX): entry for key, entry in own.items() if _is_ours(key)}
+    plain |= {key: tensors[key] for key in shared}
+    findings = [*_prefixes(own), *_options(config), *_dora(config, plain)]
     targets: list[Target] = []
     left = dict(plain)
-    for reader in kinds.READERS:
+    for reader in kinds.readers(config.peft_type):
         reading = reader(config, left)
         targets += reading.targets
         findings += reading.findings
@@ -52,7 +55,7 @@ def _prefixes(tensors: Mapping[str, TensorEntry]) -> Iterator[Finding]:
 
 def _options(config: AdapterConfig) -> Iterator[Finding]:
     for name, value in config.options.items():
-        if name in kinds.OPTIONS:
+        if name in kinds.claimed(config.peft_type):
             continue
         rule = "CFG009" if name == "layer_replication" else "CFG012"
         message = (
