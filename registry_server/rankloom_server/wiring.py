@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,11 +20,15 @@ if TYPE_CHECKING:
     from rankloom_server.settings import Settings
     from rankloom_server.store.interface import Store
 
+_ABANDONED_SECONDS = 24 * 3600  # no verification takes a day
+
 
 def open_service(settings: Settings) -> Service:
     """Return the service, its database brought to the present schema."""
     engine = open_database(settings)
-    return Service(engine, open_store(settings), settings.data_dir.absolute() / SCRATCH)
+    scratch = settings.data_dir.absolute() / SCRATCH
+    _sweep(scratch)
+    return Service(engine, open_store(settings), scratch)
 
 
 def open_database(settings: Settings) -> sa.Engine:
@@ -32,6 +38,13 @@ def open_database(settings: Settings) -> sa.Engine:
     engine = db.open_engine(settings.database_url or db.sqlite_url(folder / DATABASE))
     db.upgrade(engine)
     return engine
+
+
+def _sweep(scratch: Path) -> None:
+    """Remove what a killed server left; younger folders may belong to one that runs."""
+    for folder in scratch.glob("*"):
+        if time.time() - folder.stat().st_mtime > _ABANDONED_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def open_store(settings: Settings) -> Store:

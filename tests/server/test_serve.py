@@ -141,12 +141,16 @@ def test_after_a_kill_nothing_is_lost(tmp_path: Path) -> None:
         registry = HttpRegistry(url, token)
         version = push(registry, write_adapter(tmp_path / "a"))
         registry.close()
-    scratch = tmp_path / "data" / "scratch" / "left-by-a-kill"
-    scratch.mkdir()
+    old, young = (tmp_path / "data" / "scratch" / name for name in ("old", "young"))
+    for left in (old, young):
+        left.mkdir()
+    os.utime(old, (0, 0))
     with running_server(tmp_path / "data") as (url, _):
         registry = HttpRegistry(url, token)
         assert registry.resolve(VersionRef(NAME, alias="latest")).version == version
         registry.close()
+    assert not old.exists(), "what a killed verification left would fill the disk"
+    assert young.exists(), "this may belong to another server that runs"
 
 
 # --- the other commands ------------------------------------------------------------------------
