@@ -99,8 +99,16 @@ def parse(ref: str | os.PathLike[str]) -> Ref:
     if not isinstance(ref, str):
         return Path(ref)
     if ref.startswith((".", "/", "~")) or ref.endswith("/"):
-        return Path(ref).expanduser()
+        return _folder(ref)
     return _parse_version(ref)
+
+
+def _folder(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # the home of a user who does not exist
+        message = f"{text[:80]!r} is not a folder: {error}"
+        raise RefError(message, hint="write ./ before a folder whose name begins with ~") from error
 
 
 def _parse_version(text: str) -> VersionRef:

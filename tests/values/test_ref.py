@@ -68,6 +68,7 @@ def test_a_folder_never_shadows_a_name(tmp_path: Path, monkeypatch: pytest.Monke
         "nul.txt",
         "x" * 97,
         "a\n",
+        "~nobody-of-that-name",
     ],
 )
 def test_malformed_refs_are_refused(text: str) -> None:
