@@ -122,6 +122,8 @@ class Computed:
         options: numbers that the formula needs besides.
         needs_base: W′ − W depends on the values of W, not only on its shape.
         shape: shape of the parameter, if the adapter's headers tell it.
+        if_present: where the base has no such parameter (a bias), there is nothing to change; the
+            file does not say whether it has one.
     """
 
     kind: str
@@ -129,6 +131,7 @@ class Computed:
     options: Mapping[str, Any] = field(default_factory=dict)
     needs_base: bool = False
     shape: tuple[int, ...] | None = None
+    if_present: bool = False
 
 
 Change = LowRank | ExpertLowRank | Replacement | Rows | Computed
