@@ -128,6 +128,7 @@ def served(settings: "Settings") -> Iterator[tuple[str, str]]:
     app = create_app(settings)
     token = auth.create_first(app.state.service.engine) or ""
     with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as serve() does
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
