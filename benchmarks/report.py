@@ -50,7 +50,7 @@ def write(name: str, results: dict[str, Any], packages: Sequence[str] = ()) -> P
     """Write ``results/<name>.json``; timings may be given as :class:`Timing`."""
     content = {
         "machine": machine(),
-        "versions": {package: version(package) for package in ("rankloom", *packages)},
+        "versions": {package: version(package) for package in packages},
         "results": results,
     }
     RESULTS.mkdir(exist_ok=True)
