@@ -70,14 +70,16 @@ def test_the_image_runs_as_nobody_special() -> None:
 
 
 def _docker_compose() -> list[str] | None:
-    docker = shutil.which("docker")
-    if docker is None:
-        return None
-    plugin = subprocess.run([docker, "compose", "version"], capture_output=True, check=False)
-    return [docker, "compose"] if plugin.returncode == 0 else None
+    for client in (["docker", "compose"], ["docker-compose"]):
+        if shutil.which(client[0]) is None:
+            continue
+        version = subprocess.run([*client, "version"], capture_output=True, check=False)
+        if version.returncode == 0:
+            return client
+    return None
 
 
-@pytest.mark.skipif(_docker_compose() is None, reason="needs docker's compose client (no engine)")
+@pytest.mark.skipif(_docker_compose() is None, reason="needs the client of docker compose (no engine)")
 def test_docker_accepts_the_compose_file(tmp_path: Path) -> None:
     filled = re.sub(r"=$", "=abc123", EXAMPLE, flags=re.MULTILINE)
     (tmp_path / "env").write_text(filled)
