@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rankloom.adapter.kinds import lora
+from rankloom.adapter.kinds import boft, hira, hra, ia3, ln_tuning, lora, miss, oft, road
 from rankloom.adapter.kinds.kind import Kind
 from rankloom.adapter.kinds.reading import Reader, Reading
 from rankloom.adapter.kinds.unmergeable import UNMERGEABLE
@@ -32,7 +32,17 @@ SHARED: tuple[Reader, ...] = ()
 SHARED_OPTIONS: frozenset[str] = frozenset()
 """Options that some shared reader understands, out of ``fields.COMMON_OPTIONS``."""
 
-_KINDS: tuple[Kind, ...] = ()
+_KINDS: tuple[Kind, ...] = (
+    boft.KIND,
+    hira.KIND,
+    hra.KIND,
+    ia3.KIND,
+    ln_tuning.KIND,
+    miss.BONE,
+    miss.MISS,
+    oft.KIND,
+    road.KIND,
+)
 KINDS: Mapping[str, Kind] = {kind.peft_type: kind for kind in _KINDS}
 """Every other type that rankloom reads, by ``peft_type``."""
 

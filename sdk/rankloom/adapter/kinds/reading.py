@@ -28,6 +28,14 @@ class Reading:
     taken: frozenset[str]
     findings: tuple[Finding, ...]
 
+    def joined(self, other: Reading) -> Reading:
+        """Return what two readings of different tensors found."""
+        return Reading(
+            self.targets + other.targets,
+            self.taken | other.taken,
+            self.findings + other.findings,
+        )
+
 
 class Reader(Protocol):
     """Reads the tensors of one kind."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from rankloom.change.kinds import boft, hira, hra, ia3, miss, oft, road
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -29,4 +31,16 @@ class Formula(Protocol):
         """Compute it, in float64."""
 
 
-FORMULAS: dict[str, Formula] = {}
+FORMULAS: dict[str, Formula] = {
+    "boft": boft.boft,
+    "hira": hira.hira,
+    "hira_embedding": hira.hira_embedding,
+    "hra": hra.hra,
+    "ia3_input": ia3.ia3_input,
+    "ia3_output": ia3.ia3_output,
+    "miss": miss.miss,
+    "miss_bat": miss.miss_bat,
+    "oft": oft.oft,
+    "oft_embedding": oft.oft_embedding,
+    "road": road.road,
+}
