@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rankloom.change.kinds.rotation import cayley
-from rankloom.change.kinds.fits import require
+from rankloom.change.kinds.shapes import require
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rankloom.change.kinds.fits import require
+from rankloom.change.kinds.shapes import require
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

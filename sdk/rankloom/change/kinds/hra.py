@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rankloom.change.kinds.fits import require
+from rankloom.change.kinds.shapes import require
 from rankloom.errors import AdapterError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rankloom.change.kinds.rotation import cayley, cayley_neumann
-from rankloom.change.kinds.fits import require
+from rankloom.change.kinds.shapes import require
 from rankloom.errors import UnsupportedAdapterError
 
 if TYPE_CHECKING:
