@@ -21,7 +21,7 @@ from rankloom import digest
 from rankloom.base import canonical, fingerprint_cache
 from rankloom.errors import BaseError
 from rankloom.fingerprint import Fingerprint
-from rankloom.tensorfile import values as tensor_values
+from rankloom.tensorfile.entries import FLOATS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -92,13 +92,12 @@ def fingerprint(
 
 
 def _leaf(entry: TensorEntry) -> Leaf:
-    return Leaf(
-        entry.name,
-        entry.dtype,
-        entry.shape,
-        lambda: tensor_values.raw_chunks(entry),
-        entry.end - entry.start,
-    )
+    def chunks() -> Iterable[memoryview]:
+        from rankloom.tensorfile.values import raw_chunks  # numpy, which headers do not need
+
+        return raw_chunks(entry)
+
+    return Leaf(entry.name, entry.dtype, entry.shape, chunks, entry.nbytes)
 
 
 def fingerprint_of(
@@ -157,15 +156,17 @@ def _hash_all(
 
 
 def _hash(leaf: Leaf) -> _Hashes:
+    from rankloom.tensorfile.values import bf16_view
+
     exact = hashlib.sha256()
-    if leaf.dtype not in tensor_values.FLOATS or leaf.dtype == "BF16":
+    if leaf.dtype not in FLOATS or leaf.dtype == "BF16":
         for chunk in leaf.chunks():
             exact.update(chunk)
         return _Hashes(exact.digest(), exact.digest(), leaf.dtype)
     rounded = hashlib.sha256()
     for chunk in leaf.chunks():
         exact.update(chunk)
-        rounded.update(tensor_values.bf16_view(memoryview(chunk), leaf.dtype))
+        rounded.update(bf16_view(memoryview(chunk), leaf.dtype))
     return _Hashes(exact.digest(), rounded.digest(), "BF16")
 
 

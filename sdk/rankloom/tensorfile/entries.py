@@ -25,6 +25,9 @@ BITS: Mapping[str, int] = {
 }
 """Bits of one value by safetensors dtype code."""
 
+FLOATS = frozenset(["F16", "BF16", "F32", "F64"])
+"""Dtypes of weights that are not quantised; each value has a bfloat16 rounding."""
+
 _FIELDS = frozenset(["dtype", "shape", "data_offsets"])
 _MAX = 1 << 64
 # Line breaks and tabs are ordinary in the notes that trainers leave in the metadata.

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 CHUNK = 4 << 20
 """Bytes per read: long enough for full disk and hash speed; a multiple of every value's size."""
 
-FLOATS = frozenset(["F16", "BF16", "F32", "F64"])
-"""Dtypes whose values have a bfloat16 rounding."""
-
 _NATIVE = {
     "BOOL": "?",
     "U8": "u1",

@@ -6,8 +6,8 @@ import itertools
 import re
 from typing import TYPE_CHECKING
 
+from rankloom.adapter.change import ExpertLowRank, LowRank
 from rankloom.adapter.patterns import TargetRule
-from rankloom.tensorfile import values
 from rankloom.validate.rules import RULES
 
 if TYPE_CHECKING:
@@ -105,13 +105,17 @@ def one_dtype(adapter: Adapter) -> Iterator[Finding]:
 
 def finite(adapter: Adapter) -> Iterator[Finding]:
     """NUM001: no value is NaN or infinite."""
+    from rankloom.tensorfile.values import is_finite  # numpy, which headers do not need
+
     entries = adapter.header.tensors.values()
-    if bad := [entry.name for entry in entries if not values.is_finite(entry)]:
+    if bad := [entry.name for entry in entries if not is_finite(entry)]:
         message = f"NaN or infinite values in {named(bad)}"
         yield RULES["NUM001"].finding(message, where=bad[0])
 
 
 def not_zero(adapter: Adapter) -> Iterator[Finding]:
-    """NUM003: not every B is zero."""
-    if adapter.targets and all(values.is_zero(target.change.b) for target in adapter.targets):
+    """NUM003: not every B is zero, in an adapter that is nothing but factors."""
+    changes = [target.change for target in adapter.targets]
+    factors = [change.b for change in changes if isinstance(change, LowRank | ExpertLowRank)]
+    if factors and len(factors) == len(changes) and all(map(values.is_zero, factors)):
         yield RULES["NUM003"].finding("every lora_B is zero: the adapter has no effect")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING
 
+from rankloom.adapter.change import Computed, Replacement
 from rankloom.base import canonical
 from rankloom.base.locate import locate, nearest, resolve
+from rankloom.base.pieces import parameter_shape
 from rankloom.errors import BaseError
-from rankloom.tensorfile.values import FLOATS
+from rankloom.tensorfile.entries import FLOATS
 from rankloom.validate.content import named
 from rankloom.validate.rules import RULES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rankloom.adapter.change import Target
+    from rankloom.adapter.change import Change, Target
     from rankloom.adapter.reader import Adapter
     from rankloom.base.model import Base, Piece
     from rankloom.finding import Finding
@@ -31,11 +34,15 @@ def place(adapter: Adapter, base: Base) -> tuple[Placed, list[Finding]]:
         for target in adapter.targets:
             if pieces := locate(base, target):
                 placed += [(target, piece) for piece in pieces]
-            else:
+            elif not _may_be_absent(target.change):
                 lost.append(target)
     except BaseError as error:
         return [], [RULES["BASE007"].finding(error.message, fix=error.hint)]
     return placed, list(_lost(base, lost))
+
+
+def _may_be_absent(change: Change) -> bool:
+    return isinstance(change, Computed) and change.if_present
 
 
 def _lost(base: Base, lost: list[Target]) -> Iterator[Finding]:
@@ -61,15 +68,23 @@ def _is_packed(base: Base, target: Target) -> bool:
 
 
 def shapes(placed: Placed) -> Iterator[Finding]:
-    """BASE002: the delta has the shape of the base tensor."""
-    for target, tensor in placed:
-        expected = target.change.shape
-        stored = tensor.entry.shape
-        found = stored[::-1] if tensor.transposed else stored
-        if tensor.entry.dtype in FLOATS and found != expected:
-            kind = " (stored transposed)" if tensor.transposed else ""
-            message = f"{target.name} changes {list(expected)}, the base has {list(stored)}{kind}"
+    """BASE002: the change has the shape of the parameter, however many tensors hold it."""
+    for _, group in groupby(placed, key=lambda pair: id(pair[0])):
+        pairs = list(group)
+        target, pieces = pairs[0][0], tuple(piece for _, piece in pairs)
+        expected, found = target.change.shape, parameter_shape(pieces)
+        if found == expected or expected is None or _is_resized(target.change, found):
+            continue
+        if pieces[0].entry.dtype in FLOATS:
+            stored = list(pieces[0].entry.shape) if len(pieces) == 1 else list(found)
+            kind = " (stored transposed)" if pieces[0].transposed else ""
+            message = f"{target.name} changes {list(expected)}, the base has {stored}{kind}"
             yield RULES["BASE002"].finding(message, where=target.name)
+
+
+def _is_resized(change: Change, found: tuple[int, ...]) -> bool:
+    """Tell whether a change brings a vocabulary of another size: all that may differ."""
+    return isinstance(change, Replacement) and change.shape[1:] == found[1:]
 
 
 def tied(placed: Placed, base: Base) -> Iterator[Finding]:
