@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from rankloom.errors import BackendUnavailableError, IntegrityError
+from rankloom.tensorfile.entries import FLOATS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

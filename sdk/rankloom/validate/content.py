@@ -115,7 +115,9 @@ def finite(adapter: Adapter) -> Iterator[Finding]:
 
 def not_zero(adapter: Adapter) -> Iterator[Finding]:
     """NUM003: not every B is zero, in an adapter that is nothing but factors."""
+    from rankloom.tensorfile.values import is_zero
+
     changes = [target.change for target in adapter.targets]
     factors = [change.b for change in changes if isinstance(change, LowRank | ExpertLowRank)]
-    if factors and len(factors) == len(changes) and all(map(values.is_zero, factors)):
+    if factors and len(factors) == len(changes) and all(map(is_zero, factors)):
         yield RULES["NUM003"].finding("every lora_B is zero: the adapter has no effect")
