@@ -118,7 +118,7 @@ class Composition:
         from rankloom.compose.peft_config import peft_config
         from rankloom.compose.save import save
 
-        ranks = {target.module: target.rank for target in self.plan.targets}
+        ranks = {target.module: target.rank or 0 for target in self.plan.targets}
         config = peft_config(ranks, [part.adapter.config.raw for part in self.parts])
         save(self.changes, config, self.lock, self.base, Path(path))
         return Path(path)

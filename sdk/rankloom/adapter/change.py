@@ -111,6 +111,11 @@ class Rows:
     value: TensorEntry
     indices: tuple[int, ...]
 
+    @property
+    def shape(self) -> None:
+        """The file does not say how many rows the parameter has."""
+        return
+
 
 @dataclass(frozen=True, slots=True)
 class Computed:
@@ -135,6 +140,11 @@ class Computed:
 
 
 Change = LowRank | ExpertLowRank | Replacement | Rows | Computed
+
+
+def rank_of(change: Change) -> int | None:
+    """Return the rank of what is stored as two factors, of one expert where each has its own."""
+    return change.rank if isinstance(change, LowRank | ExpertLowRank) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from rankloom.adapter import config_reader, keys
+from rankloom.adapter.change import rank_of
 from rankloom.adapter.config import FILE as CONFIG
 from rankloom.adapter.folder import TENSORS, listing
 from rankloom.errors import AdapterError, NotFoundError
@@ -51,8 +52,9 @@ class Adapter:
 
     @property
     def ranks(self) -> tuple[int, ...]:
-        """Ranks of its changes, each once, ascending."""
-        return tuple(sorted({target.change.rank for target in self.targets}))
+        """Ranks of its changes, each once, ascending; changes without two factors have none."""
+        ranks = {rank_of(target.change) for target in self.targets}
+        return tuple(sorted(rank for rank in ranks if rank is not None))
 
     @property
     def parameters(self) -> int:

@@ -19,7 +19,7 @@ from rankloom.tensorfile.header import Header, read_header
 from rankloom.tensorfile.layout import ITEM_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import torch
@@ -68,8 +68,7 @@ def apply_to_checkpoint(
     check_identity(expected, found, str(base.path))
     placed = place(base, changes)
     headers = [read_header(path, error=BaseError) for path in base.files]
-    by_name = {item.entry.name: item for item in placed}
-    plans = [plan_shard(header, _of_file(header, by_name), chosen) for header in headers]
+    plans = [plan_shard(header, _of_file(header, placed), chosen) for header in headers]
     beside = sum(path.stat().st_size for path in companions(base))
     counter = _Counter(sum(plan.nbytes for plan in plans) + beside, progress)
     check_space(out, counter.total)
@@ -88,8 +87,8 @@ def apply_to_checkpoint(
     return ApplyReport(len(placed), unchanged, written, seconds)
 
 
-def _of_file(header: Header, placed: Mapping[str, Placed]) -> dict[str, Placed]:
-    return {name: item for name, item in placed.items() if name in header.tensors}
+def _of_file(header: Header, placed: Sequence[Placed]) -> dict[str, Placed]:
+    return {item.name: item for item in placed if item.file == header.path}
 
 
 def parse_dtype(name: str | None) -> torch.dtype | None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 
+from rankloom.apply.blocks import Block, blocks
+from rankloom.apply.dense import Slabs
 from rankloom.apply.steps import Compute, Copy, Step
 from rankloom.apply.transfer import copy_range, read_into, view_bytes, write_at
-from rankloom.change.dtypes import FLOATS
-from rankloom.change.evaluate import Loaded, load
+from rankloom.change.dtypes import ALL_DTYPES
+from rankloom.change.evaluate import Loaded, load_all
 from rankloom.errors import IncompatibleError
 from rankloom_kernels import Workspace
 
 if TYPE_CHECKING:
-    from rankloom.apply.place import Placed
     from rankloom.tensorfile.header import TensorEntry
 
 _CPU = torch.device("cpu")
@@ -43,46 +45,80 @@ def carry_out(step: Step, source: int, sink: int, tiles: Tiles) -> bool:
     if isinstance(step, Copy):
         copy_range(source, step.start, sink, step.offset, step.count)
         return False
-    loaded = _load(step, step.placed) if step.placed else None
-    changed = False
-    for start, stop, columns in _tiles(step, tiles):
-        tile = tiles.source.tile(stop - start, columns, FLOATS[step.old.dtype], _CPU)
-        read_into(source, view_bytes(tile), step.old.start + start * columns * tile.itemsize)
-        result = tiles.result.tile(stop - start, columns, FLOATS[step.new.dtype], _CPU)
-        changed = _fill(result, tile, start, loaded, tiles.sums, changed)
+    work = _Work(step, tiles)
+    changed = step.old is None or step.new.shape != step.old.shape
+    for start, stop in work.tiles():
+        tile = work.read(source, start, stop)
+        result = work.result(start, stop)
+        work.fill(result, tile, start)
         _check_overflow(tile, result, step.new)
-        write_at(sink, view_bytes(result), step.new.start + start * columns * result.itemsize)
+        changed = changed or not torch.equal(result, tile.to(result.dtype))
+        write_at(sink, view_bytes(result), step.new.start + start * work.width * result.itemsize)
     return changed
 
 
-def _load(step: Compute, placed: Placed) -> Loaded:
-    wide = torch.float64 in {FLOATS[step.old.dtype], FLOATS[step.new.dtype]}
-    dtype = torch.float64 if wide else torch.float32
-    return load(placed.formula, transposed=placed.transposed, dtype=dtype)
+class _Work:
+    """One tensor on its way: a matrix of rows that are read, changed and written in tiles."""
+
+    def __init__(self, step: Compute, tiles: Tiles) -> None:
+        self._step, self._tiles = step, tiles
+        self._dtypes = [ALL_DTYPES[entry.dtype] for entry in (step.old, step.new) if entry]
+        contributions = step.placed.contributions if step.placed else ()
+        found = blocks(contributions)
+        self._blocks = [] if found is None else [(one, self._load(one)) for one in found]
+        self._slabs = Slabs(contributions) if found is None else None
+        shape = step.new.shape
+        # A slab is whole along the first axis, so that regions can be cut at its ends.
+        self._rows = math.prod(shape[:1] if self._slabs else shape[:-1])
+        self.width = math.prod(shape) // max(1, self._rows)
+
+    def _load(self, block: Block) -> Loaded:
+        dtype = torch.float64 if torch.float64 in self._dtypes else torch.float32
+        return load_all(block.items, transposed=block.transposed, dtype=dtype)
+
+    def tiles(self) -> list[tuple[int, int]]:
+        """Return (first row, last row + 1) of each tile."""
+        widest = max([*self._dtypes, *[torch.float64] * bool(self._slabs)], key=_itemsize)
+        height = self._tiles.sums.rows(self.width, widest)
+        return [(row, min(row + height, self._rows)) for row in range(0, self._rows, height)]
+
+    def read(self, source: int, start: int, stop: int) -> torch.Tensor:
+        """Return rows of the base, or zeros where it has none."""
+        old = self._step.old
+        if old is None:
+            return self._tiles.source.tile(stop - start, self.width, torch.float32, _CPU).zero_()
+        tile = self._tiles.source.tile(stop - start, self.width, ALL_DTYPES[old.dtype], _CPU)
+        read_into(source, view_bytes(tile), old.start + start * self.width * tile.itemsize)
+        return tile
+
+    def result(self, start: int, stop: int) -> torch.Tensor:
+        """Return where the new rows go."""
+        dtype = ALL_DTYPES[self._step.new.dtype]
+        return self._tiles.result.tile(stop - start, self.width, dtype, _CPU)
+
+    def fill(self, result: torch.Tensor, tile: torch.Tensor, start: int) -> None:
+        """Set ``result`` to the rows from ``start`` on, changed."""
+        if self._slabs is not None:
+            shape = (len(tile), *self._step.new.shape[1:])[: len(self._step.new.shape)]
+            self._slabs.fill(result.view(shape), tile.view(shape), start)
+            return
+        done = 0
+        for block, loaded in self._blocks:
+            first = max(block.start - start, 0)
+            last = min(block.stop - start, len(tile))
+            if first >= last:
+                continue
+            result[done:first].copy_(tile[done:first])
+            rows, out = tile[first:last], result[first:last]
+            loaded.merge_(
+                rows, start=start + first - block.start, out=out, workspace=self._tiles.sums
+            )
+            done = last
+        result[done:].copy_(tile[done:])
 
 
-def _tiles(step: Compute, tiles: Tiles) -> list[tuple[int, int, int]]:
-    """Return (first row, last row + 1, columns) of each tile."""
-    shape, dtypes = step.old.shape, (FLOATS[step.old.dtype], FLOATS[step.new.dtype])
-    columns = shape[-1] if shape else 1
-    count = (step.old.end - step.old.start) // (dtypes[0].itemsize * max(1, columns))
-    height = tiles.sums.rows(columns, max(dtypes, key=lambda dtype: dtype.itemsize))
-    return [(row, min(row + height, count), columns) for row in range(0, count, height)]
-
-
-def _fill(
-    result: torch.Tensor,
-    tile: torch.Tensor,
-    start: int,
-    loaded: Loaded | None,
-    sums: Workspace,
-    changed: bool,
-) -> bool:
-    if loaded is None:
-        result.copy_(tile)
-        return False
-    loaded.merge_(tile, start=start, out=result, workspace=sums)
-    return changed or not torch.equal(result, tile.to(result.dtype))
+def _itemsize(dtype: torch.dtype) -> int:
+    return dtype.itemsize
 
 
 def _check_overflow(tile: torch.Tensor, result: torch.Tensor, entry: TensorEntry) -> None:

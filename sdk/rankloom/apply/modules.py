@@ -10,6 +10,7 @@ from torch import nn
 
 from rankloom.change.dtypes import CODES
 from rankloom.errors import IncompatibleError
+from rankloom.tensorfile.index import swapped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,8 +92,9 @@ def _check(spot: Spot, change: TargetChange) -> None:
         stored = "a meta tensor" if weight.is_meta else f"stored as {weight.dtype}"
         message = f"BASE006 {spot.name} is {stored}: a delta cannot be added exactly"
         raise IncompatibleError(message, hint="load the unquantised base, with its values")
-    wanted = change.shape[::-1] if spot.transposed else change.shape
-    if tuple(weight.shape) != wanted:
+    shape = change.shape
+    wanted = swapped(shape) if spot.transposed and shape is not None else shape
+    if wanted is not None and tuple(weight.shape) != wanted:
         message = f"BASE002 {spot.name} is {tuple(weight.shape)}, but the change is {wanted}"
         raise IncompatibleError(message, hint="apply to the model that the adapters were made for")
 

@@ -36,9 +36,12 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Read a tensor, add a change or none, and write it in the dtype of ``new``."""
+    """Read a tensor, add a change or none, and write it in the dtype of ``new``.
 
-    old: TensorEntry
+    A tensor that takes no value of the base has no ``old``.
+    """
+
+    old: TensorEntry | None
     new: TensorEntry
     placed: Placed | None
 
@@ -78,16 +81,16 @@ def plan_shard(
 
     Args:
         header: header of the base's file.
-        placed: what is added, by the tensor's name on disk.
+        placed: what is added, by the tensor's name on disk; new tensors too.
         dtype: what floating tensors become. ``None``: each keeps its own, and then the new file
-            has the header and the layout of the old one, byte for byte.
+            has the header and the layout of the old one, byte for byte, unless a tensor is new or
+            has a new shape.
     """
-    if dtype is None:
+    if dtype is None and all(item.in_place for item in placed.values()):
         return ShardPlan(header, b"", tuple(_same_layout(header, placed)))
-    tensors = [
-        (entry.name, converted(entry.dtype, dtype), entry.shape)
-        for entry in header.tensors.values()
-    ]
+    shapes = {entry.name: (entry.dtype, entry.shape) for entry in header.tensors.values()}
+    shapes |= {item.name: (item.dtype, item.shape) for item in placed.values()}
+    tensors = [(name, converted(code, dtype), shape) for name, (code, shape) in shapes.items()]
     prefix, new = lay_out(header.path, tensors, header.metadata)
     return ShardPlan(header, prefix, tuple(_new_layout(header, new, placed)))
 
@@ -99,8 +102,8 @@ def converted(code: str, dtype: torch.dtype | None) -> str:
 
 def _same_layout(header: Header, placed: Mapping[str, Placed]) -> Iterator[Step]:
     position = 0
-    for item in sorted(placed.values(), key=lambda item: item.entry.start):
-        entry = item.entry
+    sources = [(item.source, item) for item in placed.values() if item.source is not None]
+    for entry, item in sorted(sources, key=lambda pair: pair[0].start):
         yield from _copies(position, position, entry.start - position)
         yield Compute(entry, entry, item)
         position = entry.end
@@ -111,10 +114,12 @@ def _same_layout(header: Header, placed: Mapping[str, Placed]) -> Iterator[Step]
 
 def _new_layout(header: Header, new: Header, placed: Mapping[str, Placed]) -> Iterator[Step]:
     for name, entry in new.tensors.items():
-        old = header.tensors[name]
-        if name in placed or entry.dtype != old.dtype:
-            yield Compute(old, entry, placed.get(name))
-        else:
+        item, old = placed.get(name), header.tensors.get(name)
+        if item is not None:
+            yield Compute(item.source, entry, item)
+        elif old is not None and entry.dtype != old.dtype:
+            yield Compute(old, entry, None)
+        elif old is not None:
             yield from _copies(old.start, entry.start, old.end - old.start)
 
 

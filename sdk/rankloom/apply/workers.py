@@ -73,7 +73,7 @@ class Workers:
             for future in as_completed(futures):
                 step = futures[future]
                 if not future.result() and isinstance(step, Compute) and step.placed:
-                    unchanged.append(step.old.name)
+                    unchanged.append(step.new.name)
                 progress(step.nbytes)
         except BaseException:
             for future in futures:

@@ -15,14 +15,21 @@ FLOATS = {
 CODES = {dtype: code for code, dtype in FLOATS.items()}
 """dtype → safetensors code."""
 
-ALL_CODES = CODES | {
-    torch.bool: "BOOL",
-    torch.uint8: "U8",
-    torch.int8: "I8",
-    torch.int16: "I16",
-    torch.int32: "I32",
-    torch.int64: "I64",
+INTEGERS = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+}
+"""safetensors code → dtype of what counts or indexes."""
+
+ALL_CODES = {dtype: code for code, dtype in (FLOATS | INTEGERS).items()} | {
     torch.float8_e4m3fn: "F8_E4M3",
     torch.float8_e5m2: "F8_E5M2",
 }
 """The same for every dtype that a model's state can have."""
+
+ALL_DTYPES = {code: dtype for dtype, code in ALL_CODES.items()}
+"""safetensors code → dtype, of all of them."""

@@ -1,6 +1,6 @@
-"""Turns a formula into something that can be added to any rows of its base tensor.
+"""Turns a sum of products of factors into something that can be added to rows of a base tensor.
 
-One function for each kind of change; a new kind is one more function here.
+What else a formula can hold is evaluated in :mod:`rankloom.change.dense`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from rankloom.adapter.change import ExpertLowRank, LowRank
 from rankloom.change.read import read_finite
 from rankloom.errors import AdapterError
 from rankloom_kernels import Folded, Term, fold, merge_
 
 if TYPE_CHECKING:
-    from rankloom.adapter.change import LowRank
-    from rankloom.change.formula import Formula, Weighted
+    from collections.abc import Sequence
+
+    from rankloom.adapter.change import Change
+    from rankloom.change.formula import Formula
+    from rankloom.tensorfile.index import Index
     from rankloom_kernels import Workspace
 
 
@@ -61,14 +65,16 @@ class Loaded:
 def load(
     formula: Formula,
     *,
+    part: Index = (),
     transposed: bool = False,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Loaded:
-    """Read a formula's factors.
+    """Read the factors of a formula whose every term is a product of two.
 
     Args:
         formula: what will be added.
+        part: the part of the parameter that is wanted, a matrix.
         transposed: the base tensor is stored as (in, out), so the delta is added transposed.
         dtype: float32 or float64; what the sum is accumulated in.
         device: where the base tensor is.
@@ -76,19 +82,53 @@ def load(
     Raises:
         AdapterError: a factor cannot be read, holds NaN or infinity, or overflows with its weight.
     """
-    terms = [low_rank(item, dtype, device) for item in formula.terms]
+    return load_all([(formula, part)], transposed=transposed, dtype=dtype, device=device)
+
+
+def load_all(
+    items: Sequence[tuple[Formula, Index]],
+    *,
+    transposed: bool = False,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Loaded:
+    """Do what :func:`load` does for several formulas, each with the part that is wanted of it."""
+    terms = []
+    for formula, part in items:
+        for item in formula.terms:
+            b, a, scale = factors(item.change, part)
+            terms.append(Term(b.to(device, dtype), a.to(device, dtype), item.weight * scale))
     delta = fold([term.transposed() for term in terms] if transposed else terms, dtype)
     if not torch.isfinite(delta.a if transposed else delta.b).all():
-        coefficients = [item.weight * item.change.scale for item in formula.terms]
+        coefficients = [term.coefficient for term in terms]
         message = f"NUM004 weight times scale {coefficients} overflows {dtype} in a factor"
         raise AdapterError(message, hint="use a smaller weight")
     return Loaded(delta)
 
 
-def low_rank(
-    item: Weighted, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
-) -> Term:
-    """Return weight · scale · B·A as a term; the coefficient is multiplied in float64."""
-    change: LowRank = item.change
-    b, a = (read_finite(entry).to(device, dtype) for entry in (change.b, change.a))
-    return Term(b, a, item.weight * change.scale)
+def factors(change: Change, part: Index = ()) -> Term:
+    """Return scale · B·A of a part of the parameter as a term, the factors in their own dtype.
+
+    Args:
+        change: two factors, or two for each expert.
+        part: of (out, in), or of (experts, out, in): then the first index is an expert's number.
+    """
+    if isinstance(change, ExpertLowRank):
+        expert, *rest = part
+        b, a = _of_expert(change, expert)
+    else:
+        assert isinstance(change, LowRank)  # noqa: S101 - Sum.is_low_rank was asked
+        rest = list(part)
+        b, a = read_finite(change.b), read_finite(change.a)
+        if change.transposed:
+            b, a = a.T, b.T
+    rows, columns = (*rest, slice(None), slice(None))[:2]
+    return Term(b[rows], a[:, columns], change.scale)
+
+
+def _of_expert(change: ExpertLowRank, expert: int | slice) -> tuple[torch.Tensor, torch.Tensor]:
+    assert isinstance(expert, int)  # noqa: S101 - a matrix was asked for
+    rank = change.rank
+    a = read_finite(change.a, range(expert * rank, (expert + 1) * rank))
+    b = read_finite(change.b).view(change.b.shape[0], rank, change.experts)
+    return b[:, :, expert], a

@@ -1,11 +1,23 @@
-"""What is added to one base tensor, as values: one class for each way to combine changes."""
+"""What is added to one parameter, as values: one class for each way to combine changes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rankloom.adapter.change import (
+    Computed,
+    ExpertLowRank,
+    LowRank,
+    Replacement,
+    Rows,
+    Target,
+    rank_of,
+)
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rankloom.adapter.change import Change
 
 
@@ -19,22 +31,43 @@ class Weighted:
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """ΔW = Σ weightᵢ · deltaᵢ; at least one term, all of one shape."""
+    """ΔW = Σ weightᵢ · (Wᵢ′ − W); at least one term, all of one shape."""
 
     terms: tuple[Weighted, ...]
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """(out, in) of the delta."""
-        return self.terms[0].change.shape
+    def shape(self) -> tuple[int, ...] | None:
+        """Shape of the parameter, if any of the changes knows it."""
+        return shape_of(term.change for term in self.terms)
+
+    @property
+    def is_low_rank(self) -> bool:
+        """Whether every term is a product of two factors, for each expert perhaps."""
+        return all(isinstance(term.change, LowRank | ExpertLowRank) for term in self.terms)
+
+    @property
+    def replaces(self) -> bool:
+        """Whether a term puts values in the place of others."""
+        return any(isinstance(term.change, Replacement | Rows) for term in self.terms)
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether a term cannot be computed without all values of the parameter."""
+        changes = [term.change for term in self.terms]
+        return any(isinstance(change, Computed) and change.needs_base for change in changes)
 
     @property
     def rank(self) -> int:
         """Rank of the sum as factors: the sum of the ranks."""
-        return sum(term.change.rank for term in self.terms)
+        return sum(rank_of(term.change) or 0 for term in self.terms)
 
 
 Formula = Sum
+
+
+def shape_of(changes: Iterable[Change]) -> tuple[int, ...] | None:
+    """Return the shape of the parameter that some changes are of, if one of them knows it."""
+    return next((change.shape for change in changes if change.shape is not None), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +76,15 @@ class TargetChange:
 
     Attributes:
         module: the module's name in the model.
-        parameter: the module's parameter, nearly always ``weight``.
+        parameter: the module's parameter, nearly always ``weight``; empty: one of ``candidates``.
         formula: what is added.
+        candidates: names of which the base decides one; see ``rankloom.adapter.change.Target``.
     """
 
     module: str
     parameter: str
     formula: Formula
+    candidates: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -57,6 +92,12 @@ class TargetChange:
         return f"{self.module}.{self.parameter}"
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """(out, in) of the delta."""
+    def shape(self) -> tuple[int, ...] | None:
+        """Shape of the parameter, if any of the changes knows it."""
         return self.formula.shape
+
+    @property
+    def target(self) -> Target:
+        """The parameter as the base's names know it."""
+        change = self.formula.terms[0].change
+        return Target(self.module, "sum", change, self.parameter, self.candidates)

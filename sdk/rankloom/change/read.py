@@ -6,15 +6,19 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rankloom.change.dtypes import FLOATS
+from rankloom.change.dtypes import FLOATS, INTEGERS
 from rankloom.errors import AdapterError, UnsupportedAdapterError
 
 if TYPE_CHECKING:
     from rankloom.tensorfile.header import TensorEntry
 
 
-def read_tensor(entry: TensorEntry) -> torch.Tensor:
-    """Return one tensor of an adapter in its own dtype, on the CPU.
+def read_tensor(entry: TensorEntry, rows: range | None = None) -> torch.Tensor:
+    """Return one tensor of an adapter, or some rows of it, in its own dtype, on the CPU.
+
+    Args:
+        entry: the tensor.
+        rows: a range of its first axis.
 
     Raises:
         UnsupportedAdapterError: its dtype is none that we compute with.
@@ -23,27 +27,47 @@ def read_tensor(entry: TensorEntry) -> torch.Tensor:
     if entry.dtype not in FLOATS:
         message = f"TEN007 {entry.name} in {entry.path} is {entry.dtype}"
         raise UnsupportedAdapterError(message, hint=f"factors are one of {', '.join(FLOATS)}")
-    data = torch.empty(entry.end - entry.start, dtype=torch.uint8)
-    if data.numel() == 0:
-        return data.view(FLOATS[entry.dtype]).view(entry.shape)
+    if rows is None:
+        return _read(entry, 0, entry.nbytes).view(FLOATS[entry.dtype]).view(entry.shape)
+    width = entry.nbytes // max(1, entry.shape[0])
+    span = range(min(rows), max(rows) + 1) if rows else range(0)
+    data = _read(entry, span.start * width, len(span) * width).view(FLOATS[entry.dtype])
+    return data.view(len(span), *entry.shape[1:])[:: rows.step]
+
+
+def _read(entry: TensorEntry, offset: int, count: int) -> torch.Tensor:
+    data = torch.empty(count, dtype=torch.uint8)
     with entry.path.open("rb", buffering=0) as stream:
-        stream.seek(entry.start)
+        stream.seek(entry.start + offset)
         view = data.numpy().data
-        while view and (count := stream.readinto(view)):
-            view = view[count:]
+        while view and (done := stream.readinto(view)):
+            view = view[done:]
     if view:
         message = f"FMT008 {entry.path} ends inside {entry.name}: the file changed meanwhile"
         raise AdapterError(message, hint="pull or copy the adapter again")
-    return data.view(FLOATS[entry.dtype]).view(entry.shape)
+    return data
 
 
-def read_finite(entry: TensorEntry) -> torch.Tensor:
-    """Return one tensor as :func:`read_tensor` does, if every value is a finite number.
+def read_doubles(entry: TensorEntry, rows: range | None = None) -> torch.Tensor:
+    """Return one tensor, or some rows, in float64: floats if they are finite, integers too.
+
+    Raises:
+        UnsupportedAdapterError: its dtype is none that we compute with.
+        AdapterError: a value is NaN or infinite, or the file ends before the tensor does.
+    """
+    if entry.dtype not in INTEGERS:
+        return read_finite(entry, rows).double()
+    values = _read(entry, 0, entry.nbytes).view(INTEGERS[entry.dtype]).view(entry.shape)
+    return (values if rows is None else values[rows.start : rows.stop : rows.step]).double()
+
+
+def read_finite(entry: TensorEntry, rows: range | None = None) -> torch.Tensor:
+    """Return what :func:`read_tensor` does, if every value is a finite number.
 
     Raises:
         AdapterError: a value is NaN or infinite.
     """
-    tensor = read_tensor(entry)
+    tensor = read_tensor(entry, rows)
     if not torch.isfinite(tensor).all():
         bad = int((~torch.isfinite(tensor)).sum())
         message = f"NUM001 {entry.name} in {entry.path} has {bad} values that are NaN or infinite"

@@ -1,4 +1,4 @@
-"""Method ``exact``: ΔW = Σ wᵢ·sᵢ·BᵢAᵢ, as one adapter of rank Σrᵢ per target."""
+"""Method ``exact``: ΔW = Σ wᵢ·(Wᵢ′ − W); of LoRA adapters Σ wᵢ·sᵢ·BᵢAᵢ, of rank Σrᵢ."""
 
 from __future__ import annotations
 
@@ -17,4 +17,4 @@ def exact(plan: Plan) -> tuple[TargetChange, ...]:
 
 def _sum(target: PlannedTarget) -> TargetChange:
     terms = tuple(Weighted(part.weight, part.change) for part in target.parts)
-    return TargetChange(target.module, target.parameter, Sum(terms))
+    return TargetChange(target.module, target.parameter, Sum(terms), target.candidates)

@@ -84,7 +84,7 @@ def _write_factors(changes: Sequence[TargetChange], path: Path) -> None:
     shapes = []
     owner = {}
     for change in changes:
-        (out, in_), rank = change.shape, change.formula.rank
+        (out, in_), rank = change.shape or (0, 0), change.formula.rank
         a, b = _keys(change)
         shapes += [(a, "F32", (rank, in_)), (b, "F32", (out, rank))]
         owner[a] = owner[b] = change

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rankloom.errors import IncompatibleError
+from rankloom.adapter.change import rank_of
 from rankloom.recipe.checks import check_bases, find_repeated
+from rankloom.recipe.meeting import check_meeting, check_shapes
 from rankloom.recipe.recipe import algorithm, check_weights
 
 if TYPE_CHECKING:
@@ -25,18 +26,26 @@ class PlannedPart:
         part: the adapter's place in the recipe, from 0.
         label: its name in messages.
         weight: the caller's weight, never 0.
+        kind: how the adapter stores it.
         change: its change, of which nothing was read yet.
     """
 
     part: int
     label: str
     weight: float
+    kind: str
     change: Change
 
     @property
     def coefficient(self) -> float:
-        """Weight times scale: what B·A is multiplied by."""
-        return self.weight * self.change.scale
+        """Weight times scale, if it has one: what B·A is multiplied by."""
+        change = self.change
+        return self.weight * getattr(change, "scale", 1.0)
+
+    def __str__(self) -> str:
+        rank = rank_of(self.change)
+        inside = self.kind if rank is None else f"r={rank}"
+        return f"{self.coefficient:g}·{self.label} ({inside})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +55,25 @@ class PlannedTarget:
     module: str
     parameter: str
     parts: tuple[PlannedPart, ...]
+    candidates: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
-        """Full name of the parameter."""
-        return f"{self.module}.{self.parameter}"
+        """Full name of the parameter; where only the base can tell it, all that it can be."""
+        return f"{self.module}.{self.parameter or '|'.join(self.candidates)}"
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """(out, in) of the delta."""
-        return self.parts[0].change.shape
+    def shape(self) -> tuple[int, ...] | None:
+        """Shape of the parameter, if any of the changes knows it."""
+        shapes = (part.change.shape for part in self.parts)
+        return next((shape for shape in shapes if shape is not None), None)
 
     @property
-    def rank(self) -> int:
-        """Rank of the exact sum: the sum of the ranks."""
-        return sum(part.change.rank for part in self.parts)
+    def rank(self) -> int | None:
+        """Rank of the exact sum, the sum of the ranks; ``None``: not all parts have one."""
+        ranks = [rank_of(part.change) for part in self.parts]
+        known = [rank for rank in ranks if rank is not None]
+        return sum(known) if len(known) == len(ranks) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +95,17 @@ class Plan:
     findings: tuple[Finding, ...] = ()
 
     @property
-    def rank(self) -> int:
-        """The largest rank of any target."""
-        return max(target.rank for target in self.targets)
+    def rank(self) -> int | None:
+        """The largest rank of any target that has one."""
+        ranks = (target.rank for target in self.targets)
+        return max((rank for rank in ranks if rank is not None), default=None)
 
     def __str__(self) -> str:
         terms = " + ".join(
             f"{weight:g}·{label}" for weight, label in zip(self.weights, self.labels, strict=True)
         )
-        head = f"{self.method}: {terms}; {len(self.targets)} targets, rank up to {self.rank}"
+        rank = "" if self.rank is None else f", rank up to {self.rank}"
+        head = f"{self.method}: {terms}; {len(self.targets)} targets{rank}"
         return "\n".join([head, *(_line(target) for target in self.targets), *self._notes()])
 
     def _notes(self) -> list[str]:
@@ -98,11 +113,9 @@ class Plan:
 
 
 def _line(target: PlannedTarget) -> str:
-    out, in_ = target.shape
-    parts = ", ".join(
-        f"{part.coefficient:g}·{part.label} (r={part.change.rank})" for part in target.parts
-    )
-    return f"  {target.name} ({out}, {in_}) rank {target.rank}: {parts}"
+    shape = "" if target.shape is None else f" {target.shape}"
+    rank = "" if target.rank is None else f" rank {target.rank}"
+    return f"  {target.name}{shape}{rank}: {', '.join(map(str, target.parts))}"
 
 
 def make_plan(
@@ -123,28 +136,26 @@ def make_plan(
 
 
 def _plan_targets(parts: Sequence[Part], weights: Sequence[float]) -> tuple[PlannedTarget, ...]:
-    found: dict[str, list[tuple[int, Target]]] = {}
+    found: dict[tuple[object, ...], list[tuple[int, Target]]] = {}
     for number, part in enumerate(parts):
-        for target in part.adapter.targets:
-            found.setdefault(target.name, []).append((number, target))
-    planned = (_plan_target(found[name], parts, weights) for name in sorted(found))
-    return tuple(target for target in planned if target.parts)
+        for place, target in enumerate(part.adapter.targets):
+            # Targets whose parameter only the base can tell meet there.
+            key = (target.name,) if target.parameter else (number, place)
+            found.setdefault(key, []).append((number, target))
+    planned = [_plan_target(same, parts, weights) for same in found.values()]
+    kept = [target for target in planned if target.parts]
+    return tuple(sorted(kept, key=lambda target: target.name))
 
 
 def _plan_target(
     found: list[tuple[int, Target]], parts: Sequence[Part], weights: Sequence[float]
 ) -> PlannedTarget:
-    first_number, first = found[0]
-    for number, target in found[1:]:
-        if target.change.shape != first.change.shape:
-            message = (
-                f"BASE002 {target.name} is {first.change.shape} in {parts[first_number].label},"
-                f" but {target.change.shape} in {parts[number].label}"
-            )
-            raise IncompatibleError(message, hint="adapters of one base agree on every shape")
     kept = tuple(
-        PlannedPart(number, parts[number].label, weights[number], target.change)
+        PlannedPart(number, parts[number].label, weights[number], target.kind, target.change)
         for number, target in found
         if weights[number] != 0
     )
-    return PlannedTarget(first.module, first.parameter, kept)
+    _, first = found[0]
+    check_shapes(first.name, [(parts[number].label, target.change) for number, target in found])
+    check_meeting(first.name, kept)
+    return PlannedTarget(first.module, first.parameter, kept, first.candidates)

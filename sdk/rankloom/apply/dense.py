@@ -1,0 +1,96 @@
+"""Takes a tensor through float64, some rows of its first axis at a time, whatever is added."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+
+from rankloom.apply.narrow import narrow
+from rankloom.apply.transfer import read_into, view_bytes
+from rankloom.change.dense import Dense
+from rankloom.change.dtypes import FLOATS
+from rankloom.tensorfile.index import index
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rankloom.apply.place import Contribution
+    from rankloom.base.model import Piece
+    from rankloom.tensorfile.header import TensorEntry
+
+    Read = Callable[[TensorEntry], torch.Tensor]
+
+
+def read_stored(entry: TensorEntry) -> torch.Tensor:
+    """Return a tensor of the base in its own dtype.
+
+    Raises:
+        BaseError: the file ends before the tensor does.
+    """
+    tensor = torch.empty(entry.shape, dtype=FLOATS[entry.dtype])
+    descriptor = os.open(entry.path, os.O_RDONLY)
+    try:
+        read_into(descriptor, view_bytes(tensor), entry.start)
+    finally:
+        os.close(descriptor)
+    return tensor
+
+
+class Slabs:
+    """What is added to one stored tensor, evaluated in float64 and rounded once.
+
+    Args:
+        contributions: what is added; where one puts values in the place of others, nothing else
+            but what is added to the same parameter concerns the same elements.
+        read: gives a stored tensor of the base, for what depends on all values of a parameter.
+        device: where the tensor is.
+    """
+
+    def __init__(
+        self,
+        contributions: Sequence[Contribution],
+        read: Read = read_stored,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        # What replaces values comes first, so that it finds W as it was.
+        ordered = sorted(contributions, key=lambda one: not one.formula.replaces)
+        self._items = [
+            (one, Dense(one.formula, one.shape, partial(assemble, one, read), device))
+            for one in ordered
+        ]
+
+    def fill(self, result: torch.Tensor, weight: torch.Tensor, start: int) -> None:
+        """Set ``result`` to rows of W′.
+
+        Args:
+            result: rows ``start``, ``start + 1``, … of the new tensor, of any dtype.
+            weight: the same rows of W, of any dtype.
+            start: number of the first row.
+        """
+        before = weight.double()
+        total = before.clone()
+        for one, dense in self._items:
+            slab = narrow(one, start, start + (weight.shape[0] if weight.dim() else 1))
+            if slab is None:
+                continue
+            new, old = total[index(slab.region)], before[index(slab.region)]
+            if slab.transposed:
+                new, old = new.mT, old.mT
+            dense.add_(new, old, slab.part)
+        result.copy_(total)
+
+
+def assemble(one: Contribution, read: Read) -> torch.Tensor:
+    """Return all of a parameter in float64, from its pieces, as the module has it."""
+    whole = torch.empty(one.shape, dtype=torch.float64)
+    for piece in one.pieces:
+        whole[piece.part] = _values(piece, read)
+    return whole
+
+
+def _values(piece: Piece, read: Read) -> torch.Tensor:
+    values = read(piece.entry)[piece.region]
+    return values.mT if piece.transposed else values

@@ -1,0 +1,153 @@
+"""Evaluates a formula of any changes on any part of its parameter, in float64.
+
+One function for each class of change; a new class is one more function here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from rankloom.adapter.change import Computed, ExpertLowRank, LowRank, Replacement, Rows
+from rankloom.change.evaluate import factors
+from rankloom.change.kinds import FORMULAS
+from rankloom.change.read import read_doubles
+from rankloom.errors import AdapterError, IncompatibleError, UnsupportedAdapterError
+from rankloom.tensorfile.index import index, sizes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import EllipsisType
+
+    from rankloom.adapter.change import Change
+    from rankloom.change.formula import Formula
+    from rankloom.tensorfile.header import TensorEntry
+    from rankloom.tensorfile.index import Spans
+
+    Where = torch.Tensor | slice | EllipsisType
+
+
+class Dense:
+    """A formula and the parameter that it is added to.
+
+    What a formula of :mod:`rankloom.change.kinds` computes is kept for the next part.
+
+    Args:
+        formula: what is added.
+        shape: of the parameter as the module has it.
+        whole: gives all of the parameter in float64, for what depends on its values.
+        device: where the parameter is.
+    """
+
+    def __init__(
+        self,
+        formula: Formula,
+        shape: tuple[int, ...],
+        whole: Callable[[], torch.Tensor],
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._formula, self._shape, self._whole = formula, shape, whole
+        self._device = device
+        self._computed: dict[int, torch.Tensor] = {}
+
+    def add_(self, total: torch.Tensor, weight: torch.Tensor, part: Spans) -> None:
+        """Turn W into W′ on one part of the parameter.
+
+        Semantics: ``total ← total + Σ weightᵢ · (Wᵢ′ − W)``, in float64. Values that are put in
+        the place of W's with weight 1 in all are there to the last bit.
+
+        Args:
+            total: the part; holds W, and what other formulas added if this one replaces nothing.
+            weight: the part of W, float64.
+            part: which part it is.
+
+        Raises:
+            AdapterError: a tensor cannot be read, or holds NaN or infinity.
+            IncompatibleError: the parameter does not have the shape that a change is for.
+        """
+        self._replace(total, weight, part)
+        for number, item in enumerate(self._formula.terms):
+            change = item.change
+            if isinstance(change, LowRank | ExpertLowRank):
+                total += item.weight * _product(change, part).to(self._device)
+            elif isinstance(change, Computed):
+                total += item.weight * self._delta(number, change)[index(part)]
+
+    def _replace(self, total: torch.Tensor, weight: torch.Tensor, part: Spans) -> None:
+        """Put in what replaces: ``(1 − Σ wᵢ)·W + Σ wᵢ·Rᵢ``, which for weight 1 is R exactly."""
+        found = [
+            (item.weight, *_in_place(item.change, part))
+            for item in self._formula.terms
+            if isinstance(item.change, Replacement | Rows)
+        ]
+        if [share for share, *_ in found] == [1]:  # exact even where W is no finite number
+            [(_, where, values)] = found
+            total[where] = values.to(self._device)
+            return
+        for share, where, _ in found:
+            total[where] -= share * weight[where]
+        for share, where, values in found:
+            total[where] += share * values.to(self._device)
+
+    def _delta(self, number: int, change: Computed) -> torch.Tensor:
+        if number not in self._computed:
+            self._computed[number] = self._compute(change)
+        return self._computed[number]
+
+    def _compute(self, change: Computed) -> torch.Tensor:
+        formula = FORMULAS.get(change.kind)
+        if formula is None:
+            message = f"there is no formula for the kind {change.kind}"
+            raise UnsupportedAdapterError(message, hint="this is a fault of rankloom; report it")
+        tensors = _tensors(change.tensors, self._device)
+        if change.needs_base:
+            weight = self._whole()
+        else:  # only its shape may be used, and a formula that breaks this gets NaN
+            nothing = torch.full((), torch.nan, dtype=torch.float64, device=self._device)
+            weight = nothing.expand(self._shape)
+        delta = formula(tensors, change.options, weight)
+        _check(change, delta, self._shape)
+        return delta
+
+
+def _tensors(
+    entries: Mapping[str, TensorEntry], device: torch.device | str
+) -> dict[str, torch.Tensor]:
+    return {name: read_doubles(entry).to(device) for name, entry in entries.items()}
+
+
+def _check(change: Computed, delta: torch.Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(delta.shape) != shape:
+        message = f"BASE002 {change.kind} changes {tuple(delta.shape)}, the base has {shape}"
+        raise IncompatibleError(message, hint="give the base that the adapter was trained on")
+    if not torch.isfinite(delta).all():
+        bad = int((~torch.isfinite(delta)).sum())
+        message = f"NUM001 the {change.kind} change of {shape} has {bad} values that are no numbers"
+        raise AdapterError(message, hint="the training run diverged; use an earlier checkpoint")
+
+
+def _product(change: Change, part: Spans) -> torch.Tensor:
+    """Return scale · B·A on a part, in float64, expert by expert where there are experts."""
+    if isinstance(change, ExpertLowRank) and isinstance(part[0], range):
+        found = [_product(change, (expert, *part[1:])) for expert in part[0]]
+        return torch.stack(found) if found else torch.zeros(sizes(part), dtype=torch.float64)
+    *front, rows, columns = index(part)
+    # An int keeps its axis until the product is made.
+    ranges = [slice(n, n + 1) if isinstance(n, int) else n for n in (rows, columns)]
+    b, a, scale = factors(change, (*front, *ranges))
+    return (scale * (b.double() @ a.double())).view(sizes(part[-2:]))
+
+
+def _in_place(change: Replacement | Rows, part: Spans) -> tuple[Where, torch.Tensor]:
+    """Return which positions of a part get values, and these in float64."""
+    if not part:
+        return ..., read_doubles(change.value)
+    rows, rest = part[0], index(part[1:])
+    chosen = range(rows, rows + 1) if isinstance(rows, int) else rows
+    if isinstance(change, Replacement):
+        values = read_doubles(change.value, chosen)[(slice(None), *rest)]
+        return slice(None), values[0] if isinstance(rows, int) else values
+    numbers = [number for number, row in enumerate(change.indices) if row in chosen]
+    places = torch.tensor([chosen.index(change.indices[number]) for number in numbers]).long()
+    return places, read_doubles(change.value)[numbers][(slice(None), *rest)]

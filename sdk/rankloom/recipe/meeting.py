@@ -1,0 +1,76 @@
+"""What changes of one parameter may meet in one sum."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from rankloom.adapter.change import Computed, Replacement, Rows
+from rankloom.errors import IncompatibleError, UnsupportedAdapterError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rankloom.adapter.change import Change
+    from rankloom.recipe.plan import PlannedPart
+    from rankloom.tensorfile.header import TensorEntry
+
+
+def check_shapes(name: str, changes: Sequence[tuple[str, Change]]) -> None:
+    """Demand that all changes of one parameter, each with its adapter's label, agree on its shape.
+
+    Raises:
+        IncompatibleError: naming the first two that do not.
+    """
+    known = [(label, change.shape) for label, change in changes if change.shape is not None]
+    for label, shape in known[1:]:
+        first, wanted = known[0]
+        if shape != wanted:
+            message = f"BASE002 {name} is {wanted} in {first}, but {shape} in {label}"
+            raise IncompatibleError(message, hint="adapters of one base agree on every shape")
+
+
+def check_meeting(name: str, parts: Sequence[PlannedPart]) -> None:
+    """Refuse parts that cannot be summed on one parameter.
+
+    Raises:
+        IncompatibleError: two adapters put different values in the same place.
+        UnsupportedAdapterError: one adapter both replaces the parameter and computes from it.
+    """
+    for one, two in combinations(parts, 2):
+        if one.part == two.part:
+            _check_own(name, one, two)
+        elif clash(one.change, two.change):
+            message = f"MRG005 {one.label} and {two.label} both put values of their own in {name}"
+            hint = "compose adapters of which one at most replaces it, or keep their trained parts"
+            raise IncompatibleError(message, hint=hint)
+
+
+def _check_own(name: str, one: PlannedPart, two: PlannedPart) -> None:
+    changes = one.change, two.change
+    replaces = any(isinstance(change, Replacement | Rows) for change in changes)
+    computes = any(isinstance(change, Computed) and change.needs_base for change in changes)
+    if replaces and computes:
+        message = f"MRG005 {one.label} replaces {name} and computes another change from it"
+        raise UnsupportedAdapterError(message, hint="merge this adapter with PEFT")
+
+
+def clash(one: Change, two: Change) -> bool:
+    """Tell whether both put values in the same place, and not the very same values."""
+    if not isinstance(one, Replacement | Rows) or not isinstance(two, Replacement | Rows):
+        return False
+    if isinstance(one, Rows) and isinstance(two, Rows):
+        common = set(one.indices) & set(two.indices)
+        return any(_row(one, row) != _row(two, row) for row in common)
+    return type(one) is not type(two) or _bytes(one.value) != _bytes(two.value)
+
+
+def _row(change: Rows, row: int) -> bytes:
+    width = change.value.nbytes // max(1, len(change.indices))
+    return _bytes(change.value, change.indices.index(row) * width, width)
+
+
+def _bytes(entry: TensorEntry, offset: int = 0, count: int | None = None) -> bytes:
+    with entry.path.open("rb") as stream:
+        stream.seek(entry.start + offset)
+        return stream.read(entry.nbytes if count is None else count)
