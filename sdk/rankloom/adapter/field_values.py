@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 _SHORT = 80
 
 
-def _refuse(name: str, value: object, what: str) -> FieldError:
+def refuse(name: str, value: object, what: str) -> FieldError:
+    """Return the error that a field's value is not ``what`` it must be."""
     message = f"{FILE}: {name} is {value!r:.{_SHORT}}, not {what}"
     return FieldError(Finding("CFG001", message, where=name, fix="save the adapter again"))
 
@@ -26,7 +27,7 @@ def whole(least: int = 0, most: int = 1 << 62) -> Parse:
     def parse(name: str, value: Any) -> int:  # noqa: ANN401 - a JSON value
         if type(value) is int and least <= value <= most:
             return value
-        raise _refuse(name, value, f"a whole number from {least} to {most}")
+        raise refuse(name, value, f"a whole number from {least} to {most}")
 
     return parse
 
@@ -35,7 +36,7 @@ def number(name: str, value: Any) -> float:  # noqa: ANN401 - a JSON value
     """Return a finite number."""
     if type(value) in {int, float} and abs(value) <= 1e30 and math.isfinite(value):
         return float(value)
-    raise _refuse(name, value, "a finite number")
+    raise refuse(name, value, "a finite number")
 
 
 def choice(*values: str) -> Parse:
@@ -44,7 +45,7 @@ def choice(*values: str) -> Parse:
     def parse(name: str, value: Any) -> str:  # noqa: ANN401 - a JSON value
         if isinstance(value, str) and value in values:
             return value
-        raise _refuse(name, value, f"one of {', '.join(values)}")
+        raise refuse(name, value, f"one of {', '.join(values)}")
 
     return parse
 

@@ -42,8 +42,8 @@ class Kind:
             ``AdapterConfig.options``, also those at their defaults.
         training: what cannot change it, and why not.
         fixed: what must stand at this default, since rankloom does not do anything else.
-        shared: full keys of tensors that belong to no module (``base_model.vera_A``); the reader
-            gets them under these keys.
+        shared: full keys of tensors that belong to no module (``base_model.vera_A``), or what
+            such keys begin with, ending in a dot; the reader gets them under these keys.
     """
 
     peft_type: str
@@ -52,6 +52,11 @@ class Kind:
     training: Mapping[str, str] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     shared: frozenset[str] = frozenset()
+
+    def shares(self, key: str) -> bool:
+        """Tell whether a tensor of this full key belongs to no module."""
+        begins = tuple(name for name in self.shared if name.endswith("."))
+        return key in self.shared or key.startswith(begins)
 
     @property
     def known(self) -> frozenset[str]:

@@ -1,0 +1,81 @@
+"""LoHa and LoKr as LyCORIS (arXiv 2309.14859) defines them.
+
+A convolution's weight is (out, in/groups, *kernel); unless the adapter keeps a core for the
+kernel, it sees that weight as the matrix (out, in/groups · kernel), which a reshape undoes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rankloom.change.kinds.reshape import as_weight
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    Tensors = Mapping[str, torch.Tensor]
+    Options = Mapping[str, Any]
+
+
+def loha(tensors: Tensors, options: Options, weight: torch.Tensor) -> torch.Tensor:
+    """ΔW = scale · (W1a·W1b) ∘ (W2a·W2b) (FedPara, arXiv 2108.06098).
+
+    Args:
+        tensors: ``hada_w1_a``, ``hada_w2_a`` (out, r); ``hada_w1_b``, ``hada_w2_b`` (r, in).
+        options: ``scale``.
+        weight: gives the shape.
+    """
+    first = tensors["hada_w1_a"] @ tensors["hada_w1_b"]
+    second = tensors["hada_w2_a"] @ tensors["hada_w2_b"]
+    return as_weight(options["scale"] * first * second, weight, "LoHa")
+
+
+def loha_kernel(tensors: Tensors, options: Options, weight: torch.Tensor) -> torch.Tensor:
+    """Do the same for two matrices of kernels, each a core with a factor for either side.
+
+    Args:
+        tensors: ``hada_t1``, ``hada_t2`` (r, r, height, width); ``hada_w1_a``, ``hada_w2_a``
+            (r, out); ``hada_w1_b``, ``hada_w2_b`` (r, in).
+        options: ``scale``.
+        weight: gives the shape.
+    """
+    first, second = (
+        _around(tensors[f"hada_t{n}"], tensors[f"hada_w{n}_a"], tensors[f"hada_w{n}_b"])
+        for n in (1, 2)
+    )
+    return as_weight(options["scale"] * first * second, weight, "LoHa")
+
+
+def lokr(tensors: Tensors, options: Options, weight: torch.Tensor) -> torch.Tensor:
+    """ΔW = scale · W1 ⊗ W2.
+
+    Args:
+        tensors: ``lokr_w1`` (l, m) or ``lokr_w1_a`` (l, r), ``lokr_w1_b`` (r, m); ``lokr_w2``
+            (k, n, *kernel), or ``lokr_w2_a`` (k, r), ``lokr_w2_b`` (r, n), or these transposed
+            around ``lokr_t2`` (r, r, height, width).
+        options: ``scale``.
+        weight: gives the shape (l·k, m·n, …).
+    """
+    first = tensors.get("lokr_w1")
+    if first is None:
+        first = tensors["lokr_w1_a"] @ tensors["lokr_w1_b"]
+    second = _second(tensors)
+    if second.ndim == 4:
+        first = first[:, :, None, None]
+    # With three axes (a one-dimensional kernel) PEFT multiplies the last two of W2 by those of W1.
+    delta = torch.kron(first, second.contiguous())
+    return as_weight(options["scale"] * delta, weight, "LoKr", rows=first.shape[0] * len(second))
+
+
+def _second(tensors: Tensors) -> torch.Tensor:
+    if "lokr_w2" in tensors:
+        return tensors["lokr_w2"]
+    a, b = tensors["lokr_w2_a"], tensors["lokr_w2_b"]
+    return _around(tensors["lokr_t2"], a, b) if "lokr_t2" in tensors else a @ b
+
+
+def _around(core: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Return (out, in, height, width) from (r, r, height, width), (r, out) and (r, in)."""
+    return torch.einsum("ijhw,io,jn->onhw", core, a, b)
