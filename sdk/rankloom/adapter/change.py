@@ -89,9 +89,15 @@ class ExpertLowRank:
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
-    """W′ is ``value``; where its first dimension is longer than W's, the base grows."""
+    """W′ is ``value``; where its first dimension is longer than W's, the base grows.
+
+    Attributes:
+        value: the new parameter.
+        rows: what some rows of W′ are instead, where an embedding was saved and trained tokens too.
+    """
 
     value: TensorEntry
+    rows: Rows | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -157,7 +163,9 @@ class Target:
         change: the change itself.
         parameter: the module's parameter, nearly always ``weight``; empty where the file does not
             say it (PEFT's ``target_parameters``).
-        candidates: then, the names that the config gives, in order; the base decides.
+        candidates: then, the names that the config gives, the likeliest first; the base decides.
+        keeps_tie: where this is the input embedding and the base ties other tensors to it, which
+            the adapter does not change themselves, they change with it.
     """
 
     module: str
@@ -165,8 +173,10 @@ class Target:
     change: Change
     parameter: str = "weight"
     candidates: tuple[str, ...] = ()
+    keeps_tie: bool = False
 
     @property
     def name(self) -> str:
         """Full name of the changed parameter."""
-        return f"{self.module}.{self.parameter}"
+        parameter = self.parameter or "|".join(self.candidates)
+        return f"{self.module}.{parameter}" if self.module else parameter

@@ -86,7 +86,7 @@ def init(value: dict[str, Any]) -> list[Finding]:
     """Refuse initialisations that changed the base, unless the adapter was converted."""
     found = value.get("init_lora_weights", True)
     text = str(found).lower()
-    if isinstance(found, bool | str) and text in fields.SAFE_INITS:
+    if isinstance(found, bool | str) and text in fields.SAFE_INITS | fields.FOLDED_INITS:
         return []
     if isinstance(found, str) and text.startswith(fields.MUTATING_INITS):
         what = f"is {found!r}: it changed the base before training, so W + s·B·A is another model"

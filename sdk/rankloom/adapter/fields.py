@@ -45,6 +45,7 @@ IGNORED: Mapping[str, str] = {
     "loftq_config": "how A and B began; matters with init_lora_weights='loftq' only",
     "lora_ga_config": "how A and B began; matters with init_lora_weights='lora_ga' only",
     "merge_weights": "an option of PEFT 0.2 for its own modules",
+    "qalora_group_size": "matters with use_qalora only",
 }
 """Fields that do not change what the saved tensors mean, and why not."""
 
@@ -59,7 +60,6 @@ OPTIONS: Mapping[str, Any] = {
     "alora_invocation_tokens": None,
     "arrow_config": None,
     "use_qalora": False,
-    "qalora_group_size": 16,
     "use_bdlora": None,
     "kasa_config": None,
     "velora_config": None,
@@ -104,11 +104,40 @@ COMMON_OPTIONS: Mapping[str, Any] = {"bias": "none", "modules_to_save": None}
 SAFE_INITS = frozenset(["true", "false", "gaussian", "eva", "orthogonal", "mica"])
 """Values of ``init_lora_weights`` after which the base is what it was."""
 
-MUTATING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Beginnings of values that change the base before training, so W + s·B·A is another model."""
+FOLDED_INITS = frozenset(["pissa", "olora"])
+"""Values after which the base lacks what can be computed from it; a kind does that."""
 
-UNMERGEABLE = frozenset(["alora_invocation_tokens", "arrow_config", "use_qalora"])
-"""Options whose effect depends on the input, so no change of a weight is equal to it."""
+MUTATING_INITS = ("pissa_niter", "corda", "loftq", "lora_ga")
+"""Beginnings of values after which it lacks what depends on chance, on data or on a quantiser."""
+
+REFUSED: Mapping[str, tuple[str, str, str]] = {
+    "layer_replication": (
+        "CFG009",
+        "builds layers that share the weights of others, so no change of one weight is one layer's",
+        "repeat the layers in the base first, save it, and train the adapter on that",
+    ),
+    "alora_invocation_tokens": (
+        "CFG012",
+        "switches the adapter on behind certain tokens, so its effect is no change of a weight",
+        "serve it with an engine that knows aLoRA, beside the unchanged base",
+    ),
+    "arrow_config": (
+        "CFG012",
+        "chooses among other adapters token by token, so its effect is no change of a weight",
+        "compose the adapters that it chooses from, each with a weight",
+    ),
+    "use_qalora": (
+        "CFG012",
+        "adds to means of the inputs of a quantised layer, which PEFT cannot merge either",
+        "train LoRA on the unquantised base",
+    ),
+    "enable_lora": (
+        "CFG012",
+        "adapts parts of a fused layer in the way of PEFT 0.2, which no later version reads",
+        "load it with PEFT 0.2 and merge it there",
+    ),
+}
+"""Options that no kind can apply: the rule, why, and what to do instead."""
 
 LIBRARIES = frozenset(["transformers", "diffusers", "timm", "sentence_transformers", "torch"])
 """Libraries whose model class ``auto_mapping`` may name; we never import it, others do."""

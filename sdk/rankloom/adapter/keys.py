@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from rankloom.adapter import kinds
+from rankloom.adapter import fields, kinds
 from rankloom.adapter.kinds.reading import Reading
 from rankloom.finding import Finding
 
@@ -19,11 +19,16 @@ if TYPE_CHECKING:
 PREFIX = "base_model.model."
 _SHOWN = 3
 _MAGNITUDE = "lora_magnitude_vector"
+_UNKNOWN = (
+    "CFG012",
+    "asks for what rankloom cannot apply",
+    "merge the adapter with PEFT, or train it without this option",
+)
 
 
 def read(config: AdapterConfig, tensors: Mapping[str, TensorEntry]) -> Reading:
     """Return the targets of an adapter and everything that is wrong with its tensors."""
-    shared = kinds.shared_tensors(config.peft_type) & tensors.keys()
+    shared = {key for key in tensors if kinds.is_shared(config.peft_type, key)}
     own = {key: entry for key, entry in tensors.items() if key not in shared}
     plain = {key.removeprefix(PREFIX): entry for key, entry in own.items() if _is_ours(key)}
     plain |= {key: tensors[key] for key in shared}
@@ -57,11 +62,8 @@ def _options(config: AdapterConfig) -> Iterator[Finding]:
     for name, value in config.options.items():
         if name in kinds.claimed(config.peft_type):
             continue
-        rule = "CFG009" if name == "layer_replication" else "CFG012"
-        message = (
-            f"adapter_config.json: {name} is {json.dumps(value)[:80]}, which rankloom cannot apply"
-        )
-        fix = "merge the adapter with PEFT, or train it without this option"
+        rule, why, fix = fields.REFUSED.get(name, _UNKNOWN)
+        message = f"adapter_config.json: {name} is {json.dumps(value)[:80]}: it {why}"
         yield Finding(rule, message, where=name, fix=fix)
 
 

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from rankloom.adapter.change import ExpertLowRank, LowRank
+from rankloom.adapter.kinds import NOT_LISTED
 from rankloom.adapter.patterns import TargetRule
 from rankloom.validate.rules import RULES
 
@@ -41,14 +42,20 @@ def target_modules(adapter: Adapter) -> Iterator[Finding]:
     rule = config.target_rule()
     if rule is None:
         return
-    modules = {target.module: None for target in adapter.targets}
+    modules = {t.module: None for t in adapter.targets if t.kind not in NOT_LISTED}
     excluded = TargetRule.of(config.exclude_modules or ())
-    if strange := [m for m in modules if excluded.matches(m) or not _named(rule, config, m)]:
+    strange = [m for m in modules if excluded.matches(m) or not _named(rule, config, m)]
+    if strange and not _ties(config):
         message = f"target_modules does not name modules that have tensors: {named(strange)}"
         yield RULES["CFG006"].finding(message, where="target_modules")
     if not config.exclude_modules and (unused := rule.unused(modules)):
         message = f"target_modules names modules without tensors: {named(unused)}"
         yield RULES["CFG006"].finding(message, where="target_modules")
+
+
+def _ties(config: AdapterConfig) -> bool:
+    """Tell whether PEFT adapted, besides what was asked for, what is tied to it."""
+    return config.options.get("ensure_weight_tying") is True
 
 
 def _named(rule: TargetRule, config: AdapterConfig, module: str) -> bool:

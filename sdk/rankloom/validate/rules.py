@@ -148,8 +148,9 @@ _ALL = (
     Rule(
         "CFG007",
         _E,
-        "use_dora and magnitudes agree",
-        "DoRA without its magnitudes, or magnitudes without DoRA, is another model.",
+        "Options of the config and tensors agree",
+        "DoRA without its magnitudes, or magnitudes without DoRA, is another model; so is one whose "
+        "trained biases or tokens the file does not hold.",
         _PEFT,
     ),
     Rule(

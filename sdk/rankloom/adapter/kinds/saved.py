@@ -1,0 +1,140 @@
+"""Parameters that were saved whole, and take the place of the base's.
+
+* ``modules_to_save``: every tensor of the module under its plain key (``score.weight``), in older
+  files with ``.modules_to_save.<adapter>`` in it;
+* ``bias`` of ``"all"`` or ``"<type>_only"``: ``<module>.base_layer.bias`` where the module is
+  targeted, else ``<module>.bias``;
+* embeddings, which PEFT saves where they are targeted or the vocabulary grew:
+  ``<module>.base_layer.weight``, or the plain key.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from rankloom.adapter.change import Replacement, Target
+from rankloom.adapter.config import FILE
+from rankloom.adapter.kinds import factors
+from rankloom.finding import Finding, Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rankloom.adapter.config import AdapterConfig
+    from rankloom.adapter.kinds.factors import Tensors
+    from rankloom.adapter.kinds.reading import Reading
+
+OPTIONS = frozenset(["bias", "modules_to_save"])
+
+_COPY = re.compile(r"\.modules_to_save(\.[^.]+)?(?=\.)")
+_ORIGINAL = ".original_module."
+_COUNTER = ".num_batches_tracked"
+_EMBEDDINGS = frozenset(
+    [
+        *("embed_tokens", "lm_head", "wte", "shared", "word_embeddings", "embed_in", "embed_out"),
+        *("tok_embeddings", "token_embedding", "input_embeds_layer", "codec_embedding", "lm_loss"),
+        *("output_projection", "proj_out", "vocab_projector", "generator_lm_head"),
+    ]
+)
+"""Names that the classes of transformers give to input embeddings and language-model heads."""
+_HEADS = frozenset(["lm_head", "lm_heads", "predictions", "mlm_score"])
+"""Names of modules whose part ``decoder`` or ``out_proj`` is the head."""
+
+_AUTOMATIC = frozenset(["classifier", "score", "qa_outputs"])
+"""Modules that PEFT adds by ``task_type``, whether the model has them or not."""
+
+
+def read(config: AdapterConfig, tensors: Tensors) -> Reading:
+    """Return a target for every saved parameter, once each."""
+    if wrong := list(_check_options(config)):
+        return factors.reading(wrong, ())
+    modules = tuple(config.options.get("modules_to_save") or ())
+    results: list[Target | Finding] = []
+    taken, names = [], set[str]()
+    for key in sorted(tensors):
+        name = _plain(tensors, key)
+        if not _is_explained(config, modules, key, name):
+            continue
+        taken.append(key)
+        if name in tensors and key != name:  # a copy of what is there under its plain key
+            continue
+        if findings := _no_change(tensors, key):
+            results += findings
+            continue
+        names.add(name)
+        results.append(_target(tensors, key, name, is_bias=not _is_within(name, modules)))
+    return factors.reading([*results, *_missing(config, modules, names)], taken)
+
+
+def _target(tensors: Tensors, key: str, name: str, *, is_bias: bool) -> Target:
+    module, _, parameter = name.rpartition(".")
+    kind = "bias" if parameter == "bias" and is_bias else "saved"
+    return Target(module, kind, Replacement(tensors[key]), parameter)
+
+
+def _check_options(config: AdapterConfig) -> Iterator[Finding]:
+    bias, modules = (config.options.get(name) for name in ("bias", "modules_to_save"))
+    if bias is not None and bias not in {"none", "all"} and not str(bias).endswith("_only"):
+        message = f"{FILE}: bias is {bias!r:.80}, not 'none', 'all' or '…_only'"
+        yield Finding("CFG001", message, where="bias", fix="save the adapter again with PEFT")
+    is_list = isinstance(modules, list) and all(isinstance(name, str) for name in modules)
+    if modules is not None and not is_list:
+        message = f"{FILE}: modules_to_save is {modules!r:.80}, not a list of names"
+        yield Finding("CFG001", message, where="modules_to_save", fix="save it again with PEFT")
+
+
+def _plain(tensors: Tensors, key: str) -> str:
+    """Return the name that the parameter of a key has in the base."""
+    short = key.replace(_ORIGINAL, ".").replace(".base_layer.", ".")
+    if not _COPY.search(short):
+        return short
+    # Behind modules_to_save stands the adapter's name, unless saving removed it.
+    named = _COPY.sub("", short)
+    unnamed = short.replace(".modules_to_save", "")
+    return unnamed if unnamed in tensors or named == unnamed else named
+
+
+def _is_within(name: str, modules: tuple[str, ...]) -> bool:
+    """Tell whether a parameter is of a module that is saved whole, or of a part of one."""
+    return any(f".{module}." in f".{name}" for module in modules)
+
+
+def _is_explained(config: AdapterConfig, modules: tuple[str, ...], key: str, name: str) -> bool:
+    """Tell whether the config, or PEFT's rule for embeddings, says why a tensor is there."""
+    parts = name.split(".")
+    if any(part.startswith(("lora_", "trainable_tokens")) for part in key.split(".")):
+        return False
+    if _is_within(name, modules):
+        return True
+    if parts[-1] == "bias" and config.options.get("bias") is not None:
+        return True
+    owner, module = ("", "", *parts[:-1])[-2:]
+    is_head = module in _EMBEDDINGS or owner in _HEADS
+    return parts[-1] in {"weight", "bias"} and (is_head or ".base_layer." in key)
+
+
+def _no_change(tensors: Tensors, key: str) -> list[Finding]:
+    """Return findings for what is not a change: values of the base, counters, broken tensors."""
+    if _ORIGINAL in key or key.endswith(_COUNTER):
+        what = "the base's own values" if _ORIGINAL in key else "a counter of training"
+        message = f"{key} holds {what}: left out"
+        return [Finding("TEN009", message, Severity.INFO, where=key)]
+    return list(factors.check_dtype(tensors[key]))
+
+
+def _missing(config: AdapterConfig, modules: tuple[str, ...], names: set[str]) -> Iterator[Finding]:
+    """Yield warnings about what the config says was trained and the file does not hold."""
+    absent = [
+        name
+        for name in modules
+        if name not in _AUTOMATIC and not any(_is_within(found, (name,)) for found in names)
+    ]
+    if absent:
+        message = f"{FILE}: modules_to_save names modules without tensors: {', '.join(absent)}"
+        yield Finding("CFG006", message, Severity.WARNING, where="modules_to_save")
+    bias = config.options.get("bias")
+    if bias is not None and not any(name.endswith(".bias") for name in names):
+        message = f"{FILE}: bias is {bias!r}, but the file holds no bias"
+        fix = "right if the targeted layers have none; PEFT before 0.9 lost them otherwise"
+        yield Finding("CFG007", message, Severity.WARNING, where="bias", fix=fix)
