@@ -10,7 +10,38 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rankloom.adapter.kinds import boft, hira, hra, ia3, ln_tuning, lora, miss, oft, road
+from rankloom.adapter.kinds import (
+    adalora,
+    beft,
+    boft,
+    c3a,
+    deft,
+    delora,
+    frod,
+    gralora,
+    hira,
+    hra,
+    ia3,
+    ln_tuning,
+    loha,
+    lokr,
+    lora_kinds,
+    miss,
+    oft,
+    osf,
+    peanut,
+    randlora,
+    road,
+    saved,
+    shira,
+    spectral,
+    supertuning,
+    tinylora,
+    trainable_tokens,
+    unilora,
+    vblora,
+    vera,
+)
 from rankloom.adapter.kinds.kind import Kind
 from rankloom.adapter.kinds.reading import Reader, Reading
 from rankloom.adapter.kinds.unmergeable import UNMERGEABLE
@@ -18,30 +49,63 @@ from rankloom.adapter.kinds.unmergeable import UNMERGEABLE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["KINDS", "UNMERGEABLE", "Kind", "Reader", "Reading", "claimed", "readers"]
+__all__ = [
+    "KINDS",
+    "NOT_LISTED",
+    "UNMERGEABLE",
+    "Kind",
+    "Reader",
+    "Reading",
+    "claimed",
+    "readers",
+]
 
-LORA: tuple[Reader, ...] = (lora.read,)
+NOT_LISTED = lora_kinds.NOT_LISTED
+
+LORA: tuple[Reader, ...] = lora_kinds.READERS
 """Readers of the type LORA."""
 
-LORA_OPTIONS: frozenset[str] = lora.OPTIONS
+LORA_OPTIONS: frozenset[str] = lora_kinds.OPTIONS
 """Options that some reader of LORA understands, out of ``fields.OPTIONS``."""
 
-SHARED: tuple[Reader, ...] = ()
+SHARED: tuple[Reader, ...] = (saved.read,)
 """Readers of what every type can have besides, after those of its own: saved modules, biases."""
 
-SHARED_OPTIONS: frozenset[str] = frozenset()
+SHARED_OPTIONS: frozenset[str] = saved.OPTIONS
 """Options that some shared reader understands, out of ``fields.COMMON_OPTIONS``."""
 
 _KINDS: tuple[Kind, ...] = (
+    adalora.KIND,
+    beft.KIND,
     boft.KIND,
+    c3a.KIND,
+    deft.KIND,
+    delora.KIND,
+    frod.KIND,
+    gralora.KIND,
     hira.KIND,
     hra.KIND,
     ia3.KIND,
     ln_tuning.KIND,
+    loha.KIND,
+    lokr.KIND,
     miss.BONE,
     miss.MISS,
     oft.KIND,
+    osf.KIND,
+    peanut.KIND,
+    randlora.KIND,
     road.KIND,
+    shira.KIND,
+    spectral.FOURIERFT,
+    spectral.WAVEFT,
+    supertuning.KIND,
+    tinylora.KIND,
+    trainable_tokens.KIND,
+    unilora.KIND,
+    vblora.KIND,
+    vera.PVERA,
+    vera.VERA,
 )
 KINDS: Mapping[str, Kind] = {kind.peft_type: kind for kind in _KINDS}
 """Every other type that rankloom reads, by ``peft_type``."""
@@ -59,6 +123,6 @@ def claimed(peft_type: str) -> frozenset[str]:
     return own | SHARED_OPTIONS
 
 
-def shared_tensors(peft_type: str) -> frozenset[str]:
-    """Return the full keys of tensors that belong to no module."""
-    return frozenset() if peft_type == "LORA" else KINDS[peft_type].shared
+def is_shared(peft_type: str, key: str) -> bool:
+    """Tell whether a tensor of this full key belongs to no module."""
+    return peft_type != "LORA" and KINDS[peft_type].shares(key)

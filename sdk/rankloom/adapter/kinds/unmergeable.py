@@ -37,5 +37,14 @@ UNMERGEABLE: Mapping[str, Unmergeable] = {
     "POLY": Unmergeable("it mixes its skills with weights that depend on each input's task"),
     "LILY": Unmergeable("it mixes its B matrices with weights that it computes from each input"),
     "SHADOW": Unmergeable("it runs a second, smaller network beside the layers"),
+    "ADAMSS": Unmergeable(
+        "the file does not say which rows belong to which subspace: PEFT clusters the base again",
+        "merge the adapter with PEFT",
+    ),
+    "PSOFT": Unmergeable(
+        "it rotates the base's singular vectors, whose signs the file does not hold: another "
+        "machine may find other ones",
+        "merge the adapter with PEFT on the machine that trained it",
+    ),
 }
 """By ``peft_type``."""

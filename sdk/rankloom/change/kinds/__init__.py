@@ -10,12 +10,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rankloom.change.kinds import boft, hira, hra, ia3, miss, oft, road
+from rankloom.change.kinds import (
+    blocks,
+    boft,
+    decomposed,
+    dora,
+    factored,
+    hira,
+    hra,
+    ia3,
+    low_rank,
+    lycoris,
+    miss,
+    networks,
+    oft,
+    road,
+    sparse,
+    spectral,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import torch
+
+    from rankloom_kernels import Term
 
 
 class Formula(Protocol):
@@ -31,7 +50,24 @@ class Formula(Protocol):
         """Compute it, in float64."""
 
 
+class Factors(Protocol):
+    """W′ − W of one kind as products of two factors."""
+
+    def __call__(
+        self, tensors: Mapping[str, torch.Tensor], options: Mapping[str, Any], /
+    ) -> list[Term]:
+        """Return terms whose sum is W′ − W, with all axes behind the first one joined."""
+
+
 FORMULAS: dict[str, Formula] = {
+    "bdlora": low_rank.bdlora,
+    "dora": dora.dora,
+    "dora_embedding": dora.dora_embedding,
+    "kasa": decomposed.kasa,
+    "lora_bias": low_rank.lora_bias,
+    "lora_conv": low_rank.lora_conv,
+    "olora": decomposed.olora,
+    "pissa": decomposed.pissa,
     "boft": boft.boft,
     "hira": hira.hira,
     "hira_embedding": hira.hira_embedding,
@@ -43,4 +79,37 @@ FORMULAS: dict[str, Formula] = {
     "oft": oft.oft,
     "oft_embedding": oft.oft_embedding,
     "road": road.road,
+    "adalora": factored.product(factored.adalora, "AdaLoRA"),
+    "beft": sparse.beft,
+    "c3a": blocks.c3a,
+    "deft": networks.deft,
+    "delora": factored.product(factored.delora, "DeLoRA"),
+    "fourierft": spectral.fourierft,
+    "frod": networks.frod,
+    "gralora": blocks.gralora,
+    "loha": lycoris.loha,
+    "loha_kernel": lycoris.loha_kernel,
+    "lokr": lycoris.lokr,
+    "osf": networks.osf,
+    "peanut": networks.peanut,
+    "pvera": factored.vera_of("PVeRA"),
+    "randlora": blocks.randlora,
+    "shira": sparse.shira,
+    "supertuning": sparse.supertuning,
+    "tinylora": factored.product(factored.tinylora, "TinyLoRA"),
+    "unilora": factored.product(factored.unilora, "Uni-LoRA"),
+    "vblora": factored.product(factored.vblora, "VB-LoRA"),
+    "vera": factored.vera_of("VeRA"),
+    "waveft": spectral.waveft,
 }
+
+FACTORS: dict[str, Factors] = {
+    "bdlora": low_rank.bdlora_factors,
+    "lora_conv": low_rank.lora_conv_factors,
+    "adalora": factored.alone(factored.adalora),
+    "delora": factored.alone(factored.delora),
+    "loha": factored.alone(factored.loha),
+    "unilora": factored.alone(factored.unilora),
+    "vblora": factored.alone(factored.vblora),
+}
+"""Kinds that can be saved as LoRA: what is not here is no product, or depends on the base."""

@@ -1,4 +1,4 @@
-"""Kinds whose delta is a function of the base's weight: DEFT, OSF, PEANuT."""
+"""Kinds whose delta is a function of the base's weight: DEFT, FRoD, OSF, PEANuT."""
 
 from __future__ import annotations
 
@@ -91,3 +91,32 @@ def peanut(tensors: Tensors, options: Options, weight: torch.Tensor) -> torch.Te
         state = activate(state @ tensors[f"peanut_decoders.{place}.weight"].T) + skipped.pop()
     scale: float = options["scale"]
     return scale * (state @ tensors["peanut_B.weight"].T).T
+
+
+def frod(tensors: Tensors, _options: Options, weight: torch.Tensor) -> torch.Tensor:
+    """W′ = U·(S + diag(λ))·Vᵀ, where U holds the directions of the columns of W·V⁻ᵀ.
+
+    Args:
+        tensors: ``V`` (in, in), ``indices`` (2, n) and ``frod_lambda_s_values`` (n,) of the sparse
+            S, ``frod_lambda_l`` (in,).
+        weight: (out, in).
+    """
+    basis, diagonal = tensors["V"], tensors["frod_lambda_l"]
+    shape = tuple(weight.shape)
+    fits = weight.ndim == 2 and weight.shape[1] == len(diagonal)
+    require(fits, f"FRoD has {len(diagonal)} inputs, but the base has {shape}")
+    rows, columns = tensors["indices"].long()
+    middle = torch.diag(diagonal)
+    values = tensors["frod_lambda_s_values"]
+    middle.index_put_((rows, columns), values, accumulate=True)
+    return _directions(basis, weight) @ middle @ basis.T - weight
+
+
+def _directions(basis: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    try:
+        columns = torch.linalg.solve(basis, weight.T).T
+    except RuntimeError:  # singular
+        columns = weight @ torch.linalg.pinv(basis, rtol=1e-6).T
+    norms = columns.norm(dim=0)
+    found = torch.where(norms > 1e-12, columns / norms, 0.0)
+    return found.float().double()  # PEFT keeps them in float32, and trains against those
