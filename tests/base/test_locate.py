@@ -13,7 +13,8 @@ import transformers
 from folders import base, tensor
 from rankloom.adapter.change import LowRank, Target
 from rankloom.base import reader
-from rankloom.base.locate import CONV1D_MODELS, CONV1D_MODULES, locate, nearest
+from rankloom.base.locate import locate, nearest
+from rankloom.base.orientation import CONV1D_MODELS, CONV1D_MODULES
 from rankloom.errors import BaseError
 from rankloom.tensorfile.header import TensorEntry
 

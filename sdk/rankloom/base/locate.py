@@ -1,98 +1,157 @@
-"""Finds the base tensor that an adapter's target means."""
+"""Finds the base tensors that an adapter's target means."""
 
 from __future__ import annotations
 
 import difflib
 from typing import TYPE_CHECKING
 
-from rankloom.base.model import Base, Piece
+from rankloom.adapter.change import ExpertLowRank, Replacement, Rows
+from rankloom.base import orientation, view
+from rankloom.base.view import NotAViewError
 from rankloom.errors import BaseError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from rankloom.adapter.change import Target
-    from rankloom.tensorfile.header import TensorEntry
-
-CONV1D_MODULES = frozenset(["c_attn", "c_proj", "c_fc", "q_attn"])
-"""Names of the modules that are transformers' ``Conv1D`` in the models below."""
-
-CONV1D_MODELS = frozenset(["gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp"])
-"""Values of ``model_type`` whose modules of those names store (in, out)."""
+    from rankloom.adapter.change import Change, Target
+    from rankloom.base.layout import Layout
+    from rankloom.base.model import Base, Piece
+    from rankloom.base.view import View
 
 
 def locate(base: Base, target: Target) -> tuple[Piece, ...]:
     """Return where a target lies in the base: nothing if nothing there can be meant.
 
-    Model classes put a prefix before their backbone (``bert.``, ``model.``) that is in the
-    checkpoint or not, depending on the class that saved it; transformers adds or drops it while
-    loading. The same is done here when the exact name does not exist, and only if one tensor can
-    be meant.
+    A name may be that of transformers' module in memory, or the one on disk, which older versions
+    of transformers had in memory as well; and each with or without the prefix that model classes
+    put before their backbone (``bert.``, ``model.``). Where the file does not name the parameter,
+    it is the one of the target's candidates that has the change's shape.
 
     Raises:
-        BaseError: nothing tells whether the tensor is stored as (out, in) or as (in, out).
+        BaseError: the name can mean two tensors; or the base keeps the values in a form to which
+            nothing can be added exactly; or nothing tells whether the tensor is stored as
+            (out, in) or as (in, out).
     """
-    name = resolve(base, target.name)
-    if name is None:
-        return ()
-    entry = base.tensors[name]
-    return (Piece(entry, _is_transposed(base, target.module, entry)),)
+    found = {name: seen for name in _names(target) if (seen := resolve(base, name))}
+    views = {name: _oriented(base, target, seen) for name, seen in found.items()}
+    shape = target.change.shape
+    fitting = {name: seen for name, seen in views.items() if shape in {None, seen.shape}}
+    chosen = fitting or views
+    if len(chosen) > 1:
+        message = f"{target.module}: {' and '.join(chosen)} have the same shape"
+        hint = "save one adapter for each of the parameters, so that each is named"
+        raise BaseError(f"{message}, and the adapter does not say which it changes", hint=hint)
+    for name, seen in chosen.items():
+        return _pieces(name, seen)
+    return ()
 
 
-def resolve(base: Base, name: str) -> str | None:
-    """Return the name on disk of a parameter, or ``None``; see :func:`locate`."""
-    if name in base.tensors:
-        return name
+def _names(target: Target) -> Iterator[str]:
+    if target.parameter:
+        yield target.name
+        return
+    for candidate in target.candidates:
+        name = f"{target.module}.{candidate.rpartition('.')[2]}"
+        if name == candidate or name.endswith(f".{candidate}"):
+            yield name
+
+
+def resolve(base: Base, name: str) -> View | None:
+    """Return a parameter of the model, by its name in memory or on disk; see :func:`locate`.
+
+    Raises:
+        BaseError: see :func:`locate`.
+    """
+    for layout in base.layouts:
+        for spelled in _spellings(name, layout):
+            if found := _named(base, layout, spelled):
+                return found
+    layout = base.layouts[0]
+    guessed = _guessed(name, {*base.tensors, *layout.names})
+    return _named(base, layout, guessed) if guessed else None
+
+
+def _spellings(name: str, layout: Layout) -> Iterator[str]:
+    """Yield a name, and the same with or without the prefix of the class's backbone."""
+    yield name
+    start = f"{layout.prefix}."
+    if not layout.prefix:
+        return
+    if not name.startswith(start):
+        yield start + name
+    elif layout.prefix not in layout.heads:  # else this part is here, and the name is not in it
+        yield name.removeprefix(start)
+
+
+def _named(base: Base, layout: Layout, name: str) -> View | None:
+    stored = base.tensors.get(name)
+    try:
+        found = layout.parameter(name)
+    except NotAViewError as error:
+        if stored is None:
+            raise _kept_otherwise(name, str(error)) from None
+        found = None
+    if found and stored:
+        if {block.entry.name for block in found.blocks} != {name}:
+            other = found.blocks[0].entry.name
+            message = f"{name} can mean two tensors: {other} has this name in newer transformers"
+            hint = "save the adapter with transformers 5, on the base as it loads it"
+            raise BaseError(message, hint=hint)
+        return found
+    if stored:
+        return view.whole(stored)
+    return found or layout.stored(name)
+
+
+def _kept_otherwise(name: str, why: str) -> BaseError:
+    message = f"{name} is not in the base as such: {why}"
+    hint = "load the base with transformers and save it again with save_original_format=False"
+    return BaseError(message, hint=hint)
+
+
+def _guessed(name: str, known: set[str]) -> str | None:
+    """Return the one name that can be meant where a prefix is missing or too many."""
     first, _, rest = name.partition(".")
-    heads = {key.split(".", 1)[0] for key in base.tensors}
+    heads = {key.split(".", 1)[0] for key in known}
     if first in heads:
         return None  # the checkpoint has this part of the model, and the name is not in it
-    if rest in base.tensors:
+    if rest in known:
         return rest
-    found = [key for head in heads if (key := f"{head}.{name}") in base.tensors]
+    found = [key for head in heads if (key := f"{head}.{name}") in known]
     return found[0] if len(found) == 1 else None
 
 
-def _is_transposed(base: Base, module: str, entry: TensorEntry) -> bool:
-    if module.rpartition(".")[2] not in CONV1D_MODULES or len(entry.shape) != 2:
-        return False
-    types = set(_model_types(base.config))
-    if types & CONV1D_MODELS:
-        return True
-    votes = set(_votes(base))
-    if len(votes) == 1:
-        return votes.pop()
-    if types:  # every Conv1D model of transformers is in the table
-        return False
-    message = f"{entry.name}: nothing tells whether it is stored as (out, in) or as (in, out)"
-    raise BaseError(message, hint="put the base's config.json, with its model_type, beside it")
+def _oriented(base: Base, target: Target, seen: View) -> View:
+    """Turn a view from how the module keeps the parameter to how the change counts its axes."""
+    change = target.change
+    if len(seen.shape) == 2 and not isinstance(change, Replacement | Rows):
+        turn = orientation.is_transposed(base, target.module, seen)
+        return view.transpose(seen, 0, 1) if turn else seen
+    if len(seen.shape) == 3 and _is_turned(change, seen, base.config):
+        return view.transpose(seen, 1, 2)
+    return seen
 
 
-def _model_types(config: object) -> Iterator[str]:
-    """Yield the model types of a config and of the configs within (encoder, decoder, …)."""
-    if isinstance(config, dict):
-        if isinstance(kind := config.get("model_type"), str):
-            yield kind
-        for value in config.values():
-            yield from _model_types(value)
+def _is_turned(change: Change, seen: View, config: Mapping[str, object]) -> bool:
+    turned = (seen.shape[0], seen.shape[2], seen.shape[1])
+    if seen.shape == turned:
+        return isinstance(change, ExpertLowRank) and orientation.has_transposed_experts(config)
+    # Versions of transformers differ in how they keep experts; the change knows its own.
+    return change.shape == turned
 
 
-def _votes(base: Base) -> Iterator[bool]:
-    """Yield, for each module of such a name, whether its bias says that it is transposed."""
-    for name, entry in base.tensors.items():
-        module, _, parameter = name.rpartition(".")
-        bias = base.tensors.get(f"{module}.bias")
-        if parameter != "weight" or module.rpartition(".")[2] not in CONV1D_MODULES or not bias:
-            continue
-        rows, columns = entry.shape if len(entry.shape) == 2 else (0, 0)
-        if rows != columns and bias.shape in {(rows,), (columns,)}:
-            yield bias.shape == (columns,)
+def _pieces(name: str, seen: View) -> tuple[Piece, ...]:
+    try:
+        return view.pieces(seen)
+    except NotAViewError as error:
+        raise _kept_otherwise(name, str(error)) from None
 
 
 def nearest(base: Base, name: str, count: int = 3) -> list[str]:
     """Return names of the base that a reader may have meant by ``name``, best first."""
+    known = {*base.tensors, *base.layouts[0].names}
     ending = name.split(".")[-2:]
-    same = [key for key in base.tensors if key.split(".")[-2:] == ending]
+    same = sorted(key for key in known if key.split(".")[-2:] == ending)
     # difflib compares all pairs of characters, so it gets a sample of a large base.
-    pool = same or list(base.tensors)
+    pool = same or sorted(known)
     return difflib.get_close_matches(name, pool[:400], n=count, cutoff=0.4)

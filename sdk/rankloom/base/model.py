@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from rankloom.base.layout import Layout
     from rankloom.tensorfile.header import TensorEntry
 
 
@@ -16,7 +18,8 @@ if TYPE_CHECKING:
 class Piece:
     """Where one part of a target's parameter lies on disk: ``entry[region] = parameter[part]``.
 
-    The parameter counts as (out, in), or (experts, out, in), however the module itself keeps it.
+    The parameter counts as the change knows it: (out, in) or (experts, out, in) for one that is
+    computed, however the module keeps it; as the module keeps it for one that is put in its place.
     Most parameters are one piece: one whole stored tensor. Checkpoints that keep each expert by
     itself while the module has them in one parameter need many, and a projection that is a part of
     a fused one on disk needs a region.
@@ -35,7 +38,7 @@ class Piece:
     part: tuple[int | slice, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Base:
     """A base model.
 
@@ -50,3 +53,10 @@ class Base:
     config: Mapping[str, Any]
     tensors: Mapping[str, TensorEntry]
     files: tuple[Path, ...] = ()
+
+    @cached_property
+    def layouts(self) -> tuple[Layout, ...]:
+        """The base under the names of each class that its config can mean, the likeliest first."""
+        from rankloom.base import layout, naming
+
+        return tuple(layout.Layout(self.tensors, found) for found in naming.namings(self.config))

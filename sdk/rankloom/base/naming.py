@@ -1,0 +1,120 @@
+"""Which renamings a base's class has in transformers, and what its config says about tying.
+
+transformers itself is not needed: ``data/transformers.json`` holds what it publishes
+(``scripts/transformers_names.py`` writes it).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from rankloom.base.renaming import Rule, Rules, rule_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_DATA = Path(__file__).parent / "data/transformers.json"
+_LEGACY = "legacy"
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How one class of transformers names its parameters.
+
+    Attributes:
+        rules: from the names on disk to those of the class.
+        prefix: name of the backbone's module, which some checkpoints and some classes leave out.
+    """
+
+    rules: Rules
+    prefix: str = ""
+
+
+@cache
+def data() -> Mapping[str, Any]:
+    """Return what is known of transformers."""
+    return cast("dict[str, Any]", json.loads(_DATA.read_text("utf-8")))
+
+
+def namings(config: Mapping[str, Any]) -> Iterator[Naming]:
+    """Yield the namings that a base of this config can have: first that of the class it names.
+
+    Then come the other classes of its model type, since an adapter may have been trained on one
+    of them. A config that names nothing known is a model whose names are its own.
+    """
+    seen: set[str] = set()
+    for name in _classes(config):
+        known = data()["classes"][name]
+        scopes = list(_scopes(known, config))
+        identity = json.dumps([scopes, known.get("keep"), known["prefix"]])
+        if identity not in seen:
+            seen.add(identity)
+            yield _naming(known, scopes)
+    if not seen:
+        kinds = (config.get("model_type"), _LEGACY if config.get("model_type") else None)
+        rules = (rule for kind in kinds for rule in _rules(kind, None, ""))
+        yield Naming(Rules(tuple(rules)))
+
+
+def _naming(known: Mapping[str, Any], scopes: list[tuple[str | None, str]]) -> Naming:
+    prefix = known["prefix"]
+    rules = [rule for scope, kind in scopes for rule in _rules(kind, scope, prefix)]
+    rules += _rules(_LEGACY, None, prefix)
+    return Naming(Rules(tuple(rules), frozenset(known.get("keep", ()))), prefix)
+
+
+def class_of(config: Mapping[str, Any]) -> str | None:
+    """Return the class that the config names, or another of its model type; ``None``: unknown."""
+    return next(_classes(config), None)
+
+
+def _classes(config: Mapping[str, Any]) -> Iterator[str]:
+    classes = data()["classes"]
+    named = config.get("architectures")
+    own = [name for name in named if name in classes] if isinstance(named, list) else []
+    yield from own
+    kind = config.get("model_type")
+    yield from (name for name, known in classes.items() if known["type"] == kind)
+
+
+def _scopes(
+    known: Mapping[str, Any], config: Mapping[str, Any]
+) -> Iterator[tuple[str | None, str]]:
+    """Yield (scope, name of rules), those of models within by what the config says they are."""
+    other = dict(_other_parts(known, config))
+    for scope, kind in known.get("scopes", ()):
+        if not any(_is_within(scope, part) for part in other):
+            yield scope, kind
+    for part, name in other.items():
+        for scope, kind in data()["classes"].get(name, {}).get("scopes", ()):
+            yield (f"{part}.{scope}" if scope else part), kind
+
+
+def _other_parts(known: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for module, place, kind in known.get("parts", ()):
+        found = at(config, place).get("model_type") if place else None
+        if found and found != kind and (name := data()["automatic"].get(found)):
+            yield module.removeprefix(known["prefix"]).removeprefix("."), name
+
+
+def _is_within(scope: str | None, part: str) -> bool:
+    return scope is not None and (scope == part or scope.startswith(f"{part}."))
+
+
+def at(config: Mapping[str, Any], place: str) -> Mapping[str, Any]:
+    """Return the config within a config, by its dotted path; empty if there is none."""
+    for name in place.split(".") if place else ():
+        inner = config.get(name)
+        config = inner if isinstance(inner, dict) else {}
+    return config
+
+
+def _rules(kind: str | None, scope: str | None, prefix: str) -> list[Rule]:
+    found = data()["conversions"].get(kind, [])
+    if isinstance(found, str):
+        found = data()["conversions"][found]
+    return [rule_of(value, scope, prefix) for value in found]
