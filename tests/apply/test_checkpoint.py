@@ -231,13 +231,6 @@ def test_a_quantised_base_is_refused(tmp_path: Path) -> None:
     refused(tmp_path, composed(tmp_path, 1)[0], IncompatibleError, "BASE006 .*stored as I8")
 
 
-def test_a_tied_tensor_is_refused(tmp_path: Path) -> None:
-    shapes = {**LLAMA, "lm_head": (64, 32)}
-    write_base(tmp_path / "base", shapes=shapes, tie_word_embeddings=True)
-    composition = compose([part(Case({"lm_head": (64, 32)}).write(tmp_path / "adapter"))])
-    refused(tmp_path, composition, IncompatibleError, "BASE004 lm_head.weight is tied")
-
-
 def test_another_base_is_refused(tmp_path: Path) -> None:
     write_base(tmp_path / "base")
     known = fingerprint("another", exact="1", bf16="1")

@@ -6,6 +6,7 @@ A stored tensor counts as a matrix here: all axes but the last are rows.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from rankloom.tensorfile.index import index, spans
@@ -13,7 +14,7 @@ from rankloom.tensorfile.index import index, spans
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from rankloom.apply.place import Contribution
+    from rankloom.apply.placed import Contribution
     from rankloom.change.formula import Formula
     from rankloom.tensorfile.index import Index, Spans
 
@@ -51,7 +52,7 @@ def blocks(contributions: Sequence[Contribution]) -> tuple[Block, ...] | None:
             earlier = found[key].items if key in found else ()
             found[key] = replace(block, items=earlier + block.items)
     ordered = sorted(found.values(), key=lambda block: block.start)
-    apart = all(one.stop <= two.start for one, two in zip(ordered, ordered[1:], strict=False))
+    apart = all(one.stop <= two.start for one, two in pairwise(ordered))
     return tuple(ordered) if apart else None
 
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import TYPE_CHECKING
 
-from rankloom.apply.folder import check_space, companions, copy_companions, rewrite_dtype
+from rankloom.apply.folder import (
+    check_space,
+    companions,
+    copy_companions,
+    rewrite_config,
+    rewrite_dtype,
+    rewrite_index,
+)
 from rankloom.apply.identity import check_identity
 from rankloom.apply.place import place
 from rankloom.apply.report import ApplyReport
-from rankloom.apply.steps import converted, plan_shard
+from rankloom.apply.steps import plan_shard
 from rankloom.apply.workers import workers
 from rankloom.change.dtypes import CODES, FLOATS
 from rankloom.errors import BaseError, RefError
 from rankloom.files import check_output, output_folder
 from rankloom.tensorfile.header import Header, read_header
-from rankloom.tensorfile.layout import ITEM_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,7 +29,8 @@ if TYPE_CHECKING:
 
     import torch
 
-    from rankloom.apply.place import Placed
+    from rankloom.apply.placed import Placed
+    from rankloom.apply.steps import ShardPlan
     from rankloom.base.model import Base
     from rankloom.change.formula import TargetChange
     from rankloom.fingerprint import Fingerprint
@@ -66,7 +72,8 @@ def apply_to_checkpoint(
     chosen = parse_dtype(dtype)
     check_output(out)
     check_identity(expected, found, str(base.path))
-    placed = place(base, changes)
+    placement = place(base, changes)
+    placed = placement.tensors
     headers = [read_header(path, error=BaseError) for path in base.files]
     plans = [plan_shard(header, _of_file(header, placed), chosen) for header in headers]
     beside = sum(path.stat().st_size for path in companions(base))
@@ -80,8 +87,11 @@ def apply_to_checkpoint(
             for plan in plans:
                 target = folder / plan.header.path.name
                 unchanged += pool.write(plan, target, counter.add)
+        rewrite_config(folder, placement.config)
         if chosen is not None:
-            rewrite_dtype(folder, CODES[chosen], _tensor_bytes(headers, chosen))
+            rewrite_dtype(folder, CODES[chosen])
+        if any(plan.prefix for plan in plans):
+            rewrite_index(folder, {item.name: item.file.name for item in placed}, _nbytes(plans))
         written = sum(path.stat().st_size for path in folder.iterdir())
     seconds = time.perf_counter() - began
     return ApplyReport(len(placed), unchanged, written, seconds)
@@ -119,9 +129,5 @@ class _Counter:
             self._report(self._done, self.total)
 
 
-def _tensor_bytes(headers: Sequence[Header], dtype: torch.dtype) -> int:
-    return sum(
-        ITEM_BYTES[converted(entry.dtype, dtype)] * math.prod(entry.shape)
-        for header in headers
-        for entry in header.tensors.values()
-    )
+def _nbytes(plans: Sequence[ShardPlan]) -> int:
+    return sum(entry.nbytes for plan in plans for entry in plan.new.tensors.values())

@@ -17,7 +17,7 @@ from rankloom.tensorfile.index import index
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from rankloom.apply.place import Contribution
+    from rankloom.apply.placed import Contribution
     from rankloom.base.model import Piece
     from rankloom.tensorfile.header import TensorEntry
 

@@ -6,11 +6,13 @@ import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from rankloom.apply.config_edits import edited
 from rankloom.errors import BackendUnavailableError
 from rankloom.files import write_atomic
 from rankloom.manifest import RECORD
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from rankloom.base.model import Base
@@ -40,13 +42,12 @@ def copy_companions(base: Base, folder: Path) -> None:
         shutil.copyfile(path, folder / path.name)
 
 
-def rewrite_dtype(folder: Path, code: str, nbytes: int) -> None:
-    """Let config and index say what a conversion made of the tensors.
+def rewrite_dtype(folder: Path, code: str) -> None:
+    """Let the config say what a conversion made of the tensors.
 
     Args:
         folder: the new checkpoint.
         code: dtype code of its floating tensors.
-        nbytes: bytes of all its tensors.
     """
     config = folder / "config.json"
     if config.is_file():
@@ -54,8 +55,26 @@ def rewrite_dtype(folder: Path, code: str, nbytes: int) -> None:
         for key in {"torch_dtype", "dtype"} & values.keys() or {"dtype"}:
             values[key] = _DTYPE_NAMES[code]
         _write(config, values)
+
+
+def rewrite_config(folder: Path, edits: Mapping[str, Any]) -> None:
+    """Let the config say what became of the model, if the checkpoint has one."""
+    config = folder / "config.json"
+    if edits and config.is_file():
+        _write(config, edited(_read(config), edits))
+
+
+def rewrite_index(folder: Path, places: Mapping[str, str], nbytes: int) -> None:
+    """Let the index say where tensors lie and how large they are in all.
+
+    Args:
+        folder: the new checkpoint.
+        places: file name by name of each new tensor.
+        nbytes: bytes of all its tensors.
+    """
     for index in folder.glob(f"*{_INDEX}"):
         values = _read(index)
+        values["weight_map"] = dict(sorted({**values["weight_map"], **places}.items()))
         values.setdefault("metadata", {})["total_size"] = nbytes
         _write(index, values)
 

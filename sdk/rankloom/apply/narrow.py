@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rankloom.tensorfile.index import axis_of, spans, within
 
 if TYPE_CHECKING:
-    from rankloom.apply.place import Contribution
+    from rankloom.apply.placed import Contribution
     from rankloom.tensorfile.index import Spans
 
 

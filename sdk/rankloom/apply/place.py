@@ -2,76 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
 from rankloom.adapter.change import Computed, Replacement
+from rankloom.apply.config_edits import config_edits
+from rankloom.apply.heads import new_heads
+from rankloom.apply.placed import Contribution, Located, Placed, Placement
+from rankloom.apply.resize import check_vocabulary, is_resized, resized
+from rankloom.apply.untie import own_tensors, settle, ties_of, with_own
 from rankloom.base.locate import locate, nearest
 from rankloom.base.pieces import local_shape, parameter_shape
 from rankloom.change.dtypes import FLOATS, INTEGERS
-from rankloom.change.formula import Formula, Sum
+from rankloom.change.formula import Sum
 from rankloom.errors import IncompatibleError
 from rankloom.finding import Finding
 from rankloom.recipe.meeting import clash
 from rankloom.tensorfile.index import sizes, spans, swapped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from rankloom.base.model import Base, Piece
-    from rankloom.change.formula import TargetChange, Weighted
+    from rankloom.adapter.change import Change
+    from rankloom.base.model import Base
+    from rankloom.change.formula import Formula, TargetChange, Weighted
     from rankloom.tensorfile.header import TensorEntry
 
 
-@dataclass(frozen=True, slots=True)
-class Contribution:
-    """What one parameter's change adds to one stored tensor.
-
-    Attributes:
-        piece: which part of the parameter lies where in the stored tensor.
-        pieces: all pieces of the parameter, ``piece`` among them.
-        shape: of the parameter, as the module has it.
-        formula: what is added to the parameter.
-    """
-
-    piece: Piece
-    pieces: tuple[Piece, ...]
-    shape: tuple[int, ...]
-    formula: Formula
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A tensor on disk that becomes another, or a new one.
-
-    Attributes:
-        name: its name on disk.
-        source: header of the tensor that its values come from; ``None``: every value is an
-            adapter's.
-        dtype: dtype code that it has before any conversion.
-        shape: as stored, afterwards.
-        contributions: what is added, each to a region.
-        file: where a new tensor goes to.
-    """
-
-    name: str
-    source: TensorEntry | None
-    dtype: str
-    shape: tuple[int, ...]
-    contributions: tuple[Contribution, ...]
-    file: Path
-
-    @property
-    def in_place(self) -> bool:
-        """Whether the tensor keeps its place in its file."""
-        source = self.source
-        return source is not None and (source.name, source.shape) == (self.name, self.shape)
-
-
-def place(base: Base, changes: Sequence[TargetChange]) -> tuple[Placed, ...]:
-    """Return one ``Placed`` for every base tensor that changes.
+def place(base: Base, changes: Sequence[TargetChange]) -> Placement:
+    """Find the base tensors of all changes.
 
     Adapters that name one tensor differently (with and without the model's prefix) meet here, and
     their changes are summed before anything is rounded.
@@ -80,31 +39,56 @@ def place(base: Base, changes: Sequence[TargetChange]) -> tuple[Placed, ...]:
         IncompatibleError: with a finding for every change that has no place in this base.
     """
     findings: list[Finding] = []
-    found: dict[str, tuple[tuple[Piece, ...], Formula]] = {}
-    for change in changes:
-        pieces = locate(base, change.target)
-        if not pieces:
-            findings += _absent(base, change)
-            continue
-        key = str([(p.entry.name, p.transposed, p.region, p.part) for p in pieces])
-        earlier = found[key][1].terms if key in found else ()
-        findings += _clashes(change, earlier)
-        found[key] = pieces, Sum(earlier + change.formula.terms)
-    placed = _by_tensor(found.values(), findings)
+    ties = ties_of(base)
+    whole = with_own(base, ties)
+    located, absent = _locate(whole, changes, findings)
+    settled, untied = settle(located, whole, ties)
+    tensors = {item.name: item for item in _by_tensor(base, settled, findings)}
+    if untied:
+        tensors = {**own_tensors(base, whole), **tensors}
+    else:  # what is still tied is written once
+        tensors = {name: item for name, item in tensors.items() if name in base.tensors}
+    heads = new_heads(base, absent)
+    findings += [_lost(base, change) for change in absent if change.name not in heads]
+    tensors |= heads
+    findings += check_vocabulary(base, tensors)
+    _raise_for(findings)
+    return Placement(tuple(tensors.values()), config_edits(base, tensors, untied=untied))
+
+
+def _raise_for(findings: Sequence[Finding]) -> None:
     if findings:
         message = f"{findings[0]}" + (f" and {len(findings) - 1} more" if findings[1:] else "")
         hint = "the adapters were made for another base; nothing was written"
         raise IncompatibleError(message, hint=hint, findings=findings)
-    return placed
 
 
-def _absent(base: Base, change: TargetChange) -> list[Finding]:
-    changes = [term.change for term in change.formula.terms]
-    if all(isinstance(item, Computed) and item.if_present for item in changes):
-        return []
+def _locate(
+    base: Base, changes: Sequence[TargetChange], findings: list[Finding]
+) -> tuple[list[Located], list[TargetChange]]:
+    """Return what was found, each parameter once, and the changes that have no place."""
+    found: dict[str, Located] = {}
+    absent = []
+    for change in (part for change in changes for part in change.by_orientation()):
+        pieces = locate(base, change.target)
+        if pieces:
+            key = str([(p.entry.name, p.transposed, p.region, p.part) for p in pieces])
+            earlier = found[key].formula.terms if key in found else ()
+            findings += _clashes(change, earlier)
+            found[key] = Located(pieces, Sum(earlier + change.formula.terms))
+        elif not all(_may_be_absent(term.change) for term in change.formula.terms):
+            absent.append(change)
+    return list(found.values()), absent
+
+
+def _may_be_absent(change: Change) -> bool:
+    return isinstance(change, Computed) and change.if_present
+
+
+def _lost(base: Base, change: TargetChange) -> Finding:
     near = ", ".join(nearest(base, change.name)) or "nothing like it"
     message = f"{base.path} has no tensor {change.name}; nearest: {near}"
-    return [Finding("TEN005", message, where=change.name)]
+    return Finding("TEN005", message, where=change.name)
 
 
 def _clashes(change: TargetChange, earlier: Sequence[Weighted]) -> list[Finding]:
@@ -116,40 +100,38 @@ def _clashes(change: TargetChange, earlier: Sequence[Weighted]) -> list[Finding]
     return [Finding("MRG005", message, where=change.name, fix="compose one of them only")]
 
 
-def _by_tensor(
-    found: Iterable[tuple[tuple[Piece, ...], Formula]], findings: list[Finding]
-) -> tuple[Placed, ...]:
-    by_name: dict[str, Placed] = {}
-    for pieces, formula in found:
-        shape = parameter_shape(pieces)
-        if problem := _problem(pieces, shape, formula):
+def _by_tensor(base: Base, located: Iterable[Located], findings: list[Finding]) -> Iterator[Placed]:
+    by_name: dict[str, list[Contribution]] = {}
+    for item in located:
+        pieces, shape = item.pieces, parameter_shape(item.pieces)
+        if is_resized(item):
+            yield resized(item)
+        elif problem := _problem(item, shape):
             findings.append(problem)
-            continue
-        for piece in pieces:
-            one, entry = Contribution(piece, pieces, shape, formula), piece.entry
-            earlier = by_name.get(entry.name)
-            all_ = (*earlier.contributions, one) if earlier else (one,)
-            by_name[entry.name] = Placed(
-                entry.name, entry, entry.dtype, entry.shape, all_, entry.path
-            )
-    return tuple(by_name.values())
+        else:
+            for piece in pieces:
+                one = Contribution(piece, pieces, shape, item.formula)
+                by_name.setdefault(piece.entry.name, []).append(one)
+    for name, found in by_name.items():
+        entry, new = found[0].piece.entry, name not in base.tensors
+        yield Placed(name, entry, entry.dtype, entry.shape, tuple(found), entry.path, is_new=new)
 
 
-def _problem(pieces: tuple[Piece, ...], shape: tuple[int, ...], formula: Formula) -> Finding | None:
-    entry = pieces[0].entry
-    for piece in pieces:
-        if piece.entry.dtype not in FLOATS and not _is_copied(piece.entry, formula):
-            stored = f"{piece.entry.name} is stored as {piece.entry.dtype}"
-            message = f"{stored}: a delta cannot be added exactly"
+def _problem(item: Located, shape: tuple[int, ...]) -> Finding | None:
+    first, wanted = item.pieces[0], item.formula.shape
+    for piece in item.pieces:
+        entry = piece.entry
+        if entry.dtype not in FLOATS and not _is_copied(entry, item.formula):
+            message = f"{entry.name} is stored as {entry.dtype}: a delta cannot be added exactly"
             return Finding("BASE006", message, where=entry.name, fix="use the unquantised base")
         if sizes(spans(piece.part, shape)) != local_shape(piece):
-            message = f"{piece.entry.name} is {piece.entry.shape} in the base, which does not fit"
-            return Finding("BASE002", f"{message} into {shape}", where=entry.name)
-    wanted = formula.shape
+            message = f"{entry.name} is {entry.shape} in the base, which does not fit into {shape}"
+            return Finding("BASE002", message, where=entry.name)
     if wanted is not None and wanted != shape:
-        stored_as = swapped(wanted) if pieces[0].transposed else wanted
-        message = f"{entry.name} is {entry.shape} in the base, but the change is {stored_as}"
-        return Finding("BASE002", message, where=entry.name)
+        stored_as = swapped(wanted) if first.transposed else wanted
+        stored = first.entry.shape if len(item.pieces) == 1 else shape
+        message = f"{first.entry.name} is {stored} in the base, but the change is {stored_as}"
+        return Finding("BASE002", message, where=first.entry.name)
     return None
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from rankloom.apply.place import Placed
+    from rankloom.apply.placed import Placed
     from rankloom.tensorfile.header import Header, TensorEntry
 
 COPY_BYTES = 32 << 20
@@ -62,11 +62,13 @@ class ShardPlan:
         header: header of the base's file.
         prefix: first bytes, where they differ from the base's; else empty.
         steps: everything else, in the order of the new file.
+        new: header of the new file.
     """
 
     header: Header
     prefix: bytes
     steps: tuple[Step, ...]
+    new: Header
 
     @property
     def nbytes(self) -> int:
@@ -86,13 +88,13 @@ def plan_shard(
             has the header and the layout of the old one, byte for byte, unless a tensor is new or
             has a new shape.
     """
-    if dtype is None and all(item.in_place for item in placed.values()):
-        return ShardPlan(header, b"", tuple(_same_layout(header, placed)))
+    if dtype is None and not any(item.is_new for item in placed.values()):
+        return ShardPlan(header, b"", tuple(_same_layout(header, placed)), header)
     shapes = {entry.name: (entry.dtype, entry.shape) for entry in header.tensors.values()}
     shapes |= {item.name: (item.dtype, item.shape) for item in placed.values()}
     tensors = [(name, converted(code, dtype), shape) for name, (code, shape) in shapes.items()]
     prefix, new = lay_out(header.path, tensors, header.metadata)
-    return ShardPlan(header, prefix, tuple(_new_layout(header, new, placed)))
+    return ShardPlan(header, prefix, tuple(_new_layout(header, new, placed)), new)
 
 
 def converted(code: str, dtype: torch.dtype | None) -> str:

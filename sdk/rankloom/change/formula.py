@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rankloom.adapter.change import (
@@ -101,3 +101,14 @@ class TargetChange:
         """The parameter as the base's names know it."""
         change = self.formula.terms[0].change
         return Target(self.module, "sum", change, self.parameter, self.candidates)
+
+    def by_orientation(self) -> tuple[TargetChange, ...]:
+        """Split it into what counts the parameter as the module keeps it, and what as (out, in).
+
+        Values that are put in the place of others are of the first sort.
+        """
+        sorts: dict[bool, tuple[Weighted, ...]] = {}
+        for term in self.formula.terms:
+            kept = isinstance(term.change, Replacement)
+            sorts[kept] = (*sorts.get(kept, ()), term)
+        return tuple(replace(self, formula=Sum(terms)) for terms in sorts.values())
