@@ -36,8 +36,8 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("CFG003", {"peft_type": None}),
     ("CFG003", {"peft_type": "lora"}),
     ("CFG003", {"peft_type": 1}),
-    ("CFG012", {"peft_type": "LOHA"}),
-    ("CFG012", {"peft_type": "LOHA", "r": None, "rank_dropout": 0.1}),
+    ("CFG012", {"peft_type": "XLORA"}),
+    ("CFG012", {"peft_type": "POLY", "r": None, "rank_dropout": 0.1}),
     *[("CFG004", {"r": r}) for r in (0, -1, "4", True, 4.0, 10**9, None, [4])],
     *[
         ("CFG005", {"lora_alpha": alpha})
