@@ -137,7 +137,7 @@ def test_what_was_taken_off_the_base_is_what_peft_takes_off(
     assert difference(found, exact) < 2e-6
 
 
-# --- the formulas, written once more ---------------------------------------------------------------
+# --- the formulas, written once more --------------------------------------------------------------
 
 
 def scaled(case: Case, module: str, scale: float = 1.5) -> torch.Tensor:

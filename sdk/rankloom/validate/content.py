@@ -104,7 +104,9 @@ def _expected(layers: set[int]) -> set[int]:
 
 def one_dtype(adapter: Adapter) -> Iterator[Finding]:
     """TEN008: all factors have the same dtype."""
-    dtypes = sorted({entry.dtype for entry in adapter.header.tensors.values()})
+    changes = [target.change for target in adapter.targets]
+    pairs = [(c.a, c.b) for c in changes if isinstance(c, LowRank | ExpertLowRank)]
+    dtypes = sorted({entry.dtype for pair in pairs for entry in pair})
     if len(dtypes) > 1:
         message = f"factors have the dtypes {', '.join(dtypes)}"
         yield RULES["TEN008"].finding(message)

@@ -49,5 +49,7 @@ OPTIONS: frozenset[str] = frozenset(
 ``ensure_weight_tying`` needs nothing: PEFT saves the tensors of both ends of a tie.
 """
 
-NOT_LISTED = frozenset(["bias", "saved", "tokens", "lora_parameter", "lora_attention_out"])
+NOT_LISTED = frozenset(
+    ["bias", "saved", "tokens", "lora_bias", "lora_parameter", "lora_attention_out"]
+)
 """Kinds of targets that ``target_modules`` does not name."""

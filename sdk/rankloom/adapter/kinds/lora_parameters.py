@@ -116,7 +116,8 @@ def _build(config: AdapterConfig, pair: Pair, place: _Place) -> Iterable[Target 
     full = [f"{place.module}.{name}" for name in place.parameters]
     meant = {(scales.rank(name), scales.scale(name)) for name in full}
     if len(meant) > 1:
-        what = f"can be of {' or '.join(place.parameters)}, for which ranks or alphas differ"
+        names = " or ".join(sorted(place.parameters))
+        what = f"can be of {names}, for which ranks or alphas differ"
         return [factors.refused(pair.module, what, "give all of them one rank and alpha")]
     rank, scale = meant.pop()
     a, b = pair.a.shape, pair.b.shape
