@@ -356,7 +356,6 @@ def test_every_way_to_train_an_embedding_is_read(
         rows = target.change.rows if isinstance(target.change, Replacement) else target.change
         assert isinstance(rows, Rows)
         assert rows.indices == (3, 1)
-        assert target.keeps_tie
     assert json.dumps(config_of(folder))
 
 

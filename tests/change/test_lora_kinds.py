@@ -283,7 +283,7 @@ def test_a_base_that_does_not_determine_what_was_taken_off_is_refused(kind: str)
     tensors = {"a": torch.ones(2, 6).double(), "b": torch.ones(6, 2).double()}
     tensors["diagonal"] = torch.ones(2).double()
     with pytest.raises(IncompatibleError, match="CFG010"):
-        FORMULAS[kind](tensors, {"scale": 1.0}, weight)
+        FORMULAS[kind](tensors, {"scale": 1.0, "truncates": True}, weight)
 
 
 @pytest.mark.parametrize("kind", ["dora", "dora_embedding", "kasa", "pissa", "olora"])
@@ -291,4 +291,4 @@ def test_a_base_of_another_shape_is_refused(kind: str) -> None:
     tensors = {"a": torch.ones(2, 6).double(), "b": torch.ones(5, 2).double()}
     tensors |= {"diagonal": torch.ones(2).double(), "magnitude": torch.ones(5).double()}
     with pytest.raises(IncompatibleError, match="BASE002"):
-        FORMULAS[kind](tensors, {"scale": 1.0}, torch.ones(7, 6).double())
+        FORMULAS[kind](tensors, {"scale": 1.0, "truncates": True}, torch.ones(7, 6).double())

@@ -164,8 +164,6 @@ class Target:
         parameter: the module's parameter, nearly always ``weight``; empty where the file does not
             say it (PEFT's ``target_parameters``).
         candidates: then, the names that the config gives, the likeliest first; the base decides.
-        keeps_tie: where this is the input embedding and the base ties other tensors to it, which
-            the adapter does not change themselves, they change with it.
     """
 
     module: str
@@ -173,7 +171,6 @@ class Target:
     change: Change
     parameter: str = "weight"
     candidates: tuple[str, ...] = ()
-    keeps_tie: bool = False
 
     @property
     def name(self) -> str:

@@ -48,10 +48,11 @@ def with_own(base: Base, ties: Mapping[str, str]) -> Base:
 
 def settle(
     located: Sequence[Located], base: Base, ties: Mapping[str, str]
-) -> tuple[list[Located], bool]:
+) -> tuple[list[Located], set[str]]:
     """Decide which tied tensors stay tied.
 
-    Trained tokens count for all that are tied to each other, as they do in PEFT.
+    Trained tokens of the input embedding count for all that is tied to it, as they do in PEFT;
+    those of a head do not.
 
     Args:
         located: what is added to each parameter of ``base``.
@@ -59,15 +60,16 @@ def settle(
         ties: as for :func:`with_own`.
 
     Returns:
-        What is added to each parameter, and whether some are tied no longer.
+        What is added to each parameter, and the names of those that are tied no longer.
     """
     tied = ties.keys() | set(ties.values())
     by_name = {item.name: item for item in located if item.name in tied}
     others = [item for item in located if item.name not in tied]
-    untied = False
+    untied = set[str]()
     for members in _groups(ties):
         terms = {name: _terms(name, members, by_name) for name in members}
-        untied |= any(not _same(terms[members[0]], other) for other in terms.values())
+        if any(not _same(terms[members[0]], other) for other in terms.values()):
+            untied |= set(members)
         for name, found in terms.items():
             if found:
                 pieces = by_name[name].pieces if name in by_name else (Piece(base.tensors[name]),)
@@ -94,10 +96,10 @@ def _groups(ties: Mapping[str, str]) -> Iterable[list[str]]:
 def _terms(
     name: str, members: Sequence[str], by_name: Mapping[str, Located]
 ) -> tuple[Weighted, ...]:
-    """Return what is added to one of several tied tensors: its own, and the tokens of all."""
+    """Return what is added to one of several tied tensors: its own, and the source's tokens."""
     found = list(by_name[name].formula.terms) if name in by_name else []
-    others = [by_name[other] for other in members if other != name and other in by_name]
-    for term in (term for other in others for term in other.formula.terms):
+    source = members[0]
+    for term in by_name[source].formula.terms if source in by_name and source != name else ():
         if isinstance(term.change, Rows) and not any(_equal(term, known) for known in found):
             found.append(term)
     return tuple(found)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rankloom.adapter.change import Change
     from rankloom.change.formula import Formula
     from rankloom.tensorfile.header import TensorEntry
-    from rankloom.tensorfile.index import Spans
+    from rankloom.tensorfile.index import Index, Spans
 
     Where = torch.Tensor | slice | EllipsisType
 
@@ -141,13 +141,21 @@ def _product(change: Change, part: Spans) -> torch.Tensor:
 
 def _in_place(change: Replacement | Rows, part: Spans) -> tuple[Where, torch.Tensor]:
     """Return which positions of a part get values, and these in float64."""
-    if not part:
+    if isinstance(change, Replacement) and not part:
         return ..., read_doubles(change.value)
     rows, rest = part[0], index(part[1:])
     chosen = range(rows, rows + 1) if isinstance(rows, int) else rows
-    if isinstance(change, Replacement):
-        values = read_doubles(change.value, chosen)[(slice(None), *rest)]
-        return slice(None), values[0] if isinstance(rows, int) else values
+    if isinstance(change, Rows):
+        return _rows(change, chosen, rest)
+    values = read_doubles(change.value, chosen)[(slice(None), *rest)]
+    if change.rows is not None:
+        places, others = _rows(change.rows, chosen, rest)
+        values[places] = others
+    return slice(None), values[0] if isinstance(rows, int) else values
+
+
+def _rows(change: Rows, chosen: range, rest: Index) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the places of the changed rows among the chosen ones, and their values."""
     numbers = [number for number, row in enumerate(change.indices) if row in chosen]
     places = torch.tensor([chosen.index(change.indices[number]) for number in numbers]).long()
     return places, read_doubles(change.value)[numbers][(slice(None), *rest)]

@@ -69,8 +69,15 @@ def same(one: Change, two: Change) -> bool:
     """Tell whether two changes are the same, by their bytes where they put in values."""
     if isinstance(one, Replacement) and isinstance(two, Replacement):
         alike = (one.value.dtype, one.shape) == (two.value.dtype, two.shape)
-        return alike and _bytes(one.value) == _bytes(two.value)
+        return alike and _bytes(one.value) == _bytes(two.value) and _same_rows(one, two)
     return one == two
+
+
+def _same_rows(one: Replacement, two: Replacement) -> bool:
+    if one.rows is None or two.rows is None:
+        return one.rows is two.rows
+    alike = one.rows.indices == two.rows.indices and one.rows.value.dtype == two.rows.value.dtype
+    return alike and _bytes(one.rows.value) == _bytes(two.rows.value)
 
 
 def _row(change: Rows, row: int) -> bytes:

@@ -2,9 +2,8 @@
 
 Beside the factors, key ``<module>.lora_magnitude_vector``, in older files with ``.weight`` behind
 it: one length for each output of a layer, for each column of an embedding. W′ = m/‖V‖ · V with
-V = W + ΔW, so what is added depends on the base. Where PEFT also saved the embedding itself
-(``<module>.base_layer.weight``), that is W; the reader of saved parameters takes it too, and puts
-it in the base's place.
+V = W + ΔW, so what is added depends on the base. Where PEFT also saved the embedding or the head
+itself, that is W; the reader of saved parameters takes it too, and puts it in the base's place.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from rankloom.tensorfile.header import TensorEntry
 
 _MAGNITUDE = ".lora_magnitude_vector"
-_SAVED = ".base_layer.weight"
 
 
 def read(config: AdapterConfig, tensors: Tensors) -> Reading:
@@ -56,7 +54,7 @@ def _read(config: AdapterConfig, tensors: Tensors, ends: tuple[str, str]) -> Rea
         if problems := [*wrong, *factors.check_dtype(tensors[key]), *_count(pair, tensors[key])]:
             return problems
         extra: dict[str, TensorEntry] = {}
-        if ends == factors.EMBEDDING and (saved := tensors.get(pair.module + _SAVED)):
+        if saved := tensors.get(pair.module + factors.SAVED):
             extra["weight"] = saved
         extra["magnitude"] = tensors[key]
         return [_target(pair, ends, extra, scales.scale(pair.module))]

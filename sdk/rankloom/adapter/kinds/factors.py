@@ -23,6 +23,9 @@ LINEAR = (".lora_A.weight", ".lora_B.weight")
 EMBEDDING = (".lora_embedding_A", ".lora_embedding_B")
 """The same for an embedding."""
 
+SAVED = ".base_layer.weight"
+"""How the key of an embedding or a head ends that is targeted and was also saved itself."""
+
 DTYPES = frozenset(["F64", "F32", "F16", "BF16"])
 
 

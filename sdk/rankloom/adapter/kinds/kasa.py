@@ -1,7 +1,8 @@
 """KaSA (arXiv 2412.06071): the base loses its r smallest singular values and gets s·B·diag(d)·A.
 
 Beside the factors of a linear layer, key ``<module>.lora_diag`` (r,). What is taken away depends
-on the base. ``beta`` and ``gamma`` of ``kasa_config`` weigh losses in training only.
+on the base; a head that PEFT saved itself has lost it already. ``beta`` and ``gamma`` of
+``kasa_config`` weigh losses in training only.
 """
 
 from __future__ import annotations
@@ -36,11 +37,12 @@ def read(config: AdapterConfig, tensors: Tensors) -> Reading:
             message = f"{pair.module} needs a lora_diag of shape [{rank}], found {found}"
             return [Finding("TEN002", message, where=pair.module, fix="save the adapter again")]
         wrong = [*factors.check_linear(pair, rank), *factors.check_dtype(diagonal)]
+        truncates = pair.module + factors.SAVED not in tensors
         change = Computed(
             "kasa",
             {"a": pair.a, "b": pair.b, "diagonal": diagonal},
-            {"scale": scales.scale(pair.module)},
-            needs_base=True,
+            {"scale": scales.scale(pair.module), "truncates": truncates},
+            needs_base=truncates,
             shape=(pair.b.shape[0], *pair.a.shape[1:]),
         )
         return wrong or [Target(pair.module, "kasa", change)]

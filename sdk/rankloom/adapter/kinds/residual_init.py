@@ -3,14 +3,15 @@
 The keys are those of plain LoRA on linear layers, but the adapter belongs to a base without
 s·B₀·A₀, the factors' first values. Those follow from the base: PiSSA's are its r largest singular
 components, OLoRA's come from its QR decomposition. An adapter that PEFT converted on saving
-(``path_initial_model_for_weight_conversion``) says ``init_lora_weights: true`` and is plain LoRA.
+(``path_initial_model_for_weight_conversion``) says ``init_lora_weights: true`` and is plain LoRA;
+so is a head that PEFT saved itself, without them.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rankloom.adapter.change import Computed, Target
+from rankloom.adapter.change import Computed, LowRank, Target
 from rankloom.adapter.config import FILE
 from rankloom.adapter.fields import FOLDED_INITS
 from rankloom.adapter.kinds import factors
@@ -37,10 +38,13 @@ def read(config: AdapterConfig, tensors: Tensors) -> Reading:
     def build(pair: Pair) -> Iterable[Target | Finding]:
         if wrong := list(factors.check_linear(pair, scales.rank(pair.module))):
             return wrong
+        scale = scales.scale(pair.module)
+        if pair.module + factors.SAVED in tensors:
+            return [Target(pair.module, init, LowRank(pair.a, pair.b, scale))]
         change = Computed(
             init,
             {"a": pair.a, "b": pair.b},
-            {"scale": scales.scale(pair.module)},
+            {"scale": scale},
             needs_base=True,
             shape=(pair.b.shape[0], pair.a.shape[1]),
         )

@@ -83,8 +83,8 @@ def rows(tensors: Tensors, module: str, end: str, indices: Indices) -> Iterator[
 
 def _target(module: str, rows: Rows, saved: TensorEntry | None) -> Iterator[Target | Finding]:
     if saved is None:
-        yield Target(module, "tokens", rows, keeps_tie=True)
+        yield Target(module, "tokens", rows)
     elif wrong := list(factors.check_dtype(saved)):
         yield from wrong
     else:
-        yield Target(module, "tokens", Replacement(saved, rows), keeps_tie=True)
+        yield Target(module, "tokens", Replacement(saved, rows))

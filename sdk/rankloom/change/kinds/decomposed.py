@@ -45,12 +45,21 @@ def olora(tensors: Tensors, options: Options, weight: torch.Tensor) -> torch.Ten
     q, r = torch.linalg.qr(weight[:, :rank])
     _require_independent(r)
     taken: torch.Tensor = q @ (q.T @ weight)
-    return delta - taken * options["scale"]
+    scale: float = options["scale"]
+    return delta - scale * taken
 
 
 def kasa(tensors: Tensors, options: Options, weight: torch.Tensor) -> torch.Tensor:
-    """W′ = W − U·S·Vᵀ of the r smallest singular values + s·B·diag(d)·A (arXiv 2412.06071)."""
+    """W′ = W − U·S·Vᵀ of the r smallest singular values + s·B·diag(d)·A (arXiv 2412.06071).
+
+    Args:
+        tensors: ``a``, ``b``, and ``diagonal``.
+        options: ``scale``; ``truncates``: W still has those singular values.
+        weight: (out, in).
+    """
     delta: torch.Tensor = ((tensors["b"] * tensors["diagonal"]) @ tensors["a"]) * options["scale"]
+    if not options["truncates"]:
+        return delta
     rank = tensors["a"].shape[0]
     _require(weight, delta, rank)
     u, s, v = torch.linalg.svd(weight, full_matrices=False)

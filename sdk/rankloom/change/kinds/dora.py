@@ -20,12 +20,14 @@ def dora(tensors: Tensors, options: Options, weight: torch.Tensor) -> torch.Tens
     """W′ = m/‖V‖ · V with V = W + s·B·A; lengths over all inputs of each output.
 
     Args:
-        tensors: ``a``, ``b``, and ``magnitude`` with one length for each output.
+        tensors: ``a``, ``b``, and ``magnitude`` with one length for each output; ``weight``, if
+            the file has the layer's own.
         options: ``scale``.
         weight: (out, in), or (out, in, *kernel).
     """
     delta = product(tensors["a"], tensors["b"]) * options["scale"]
-    return _rescaled(weight, delta, tensors["magnitude"]) - weight
+    start = tensors.get("weight", weight)
+    return _rescaled(start, delta, tensors["magnitude"]) - start
 
 
 def dora_embedding(tensors: Tensors, options: Options, weight: torch.Tensor) -> torch.Tensor:
