@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
     BertConfig,
@@ -194,19 +194,46 @@ def test_restore_follows_a_model_that_moved_to_another_dtype(tmp_path: Path) -> 
     assert all(torch.equal(tensor, kept[n].float()) for n, tensor in model.state_dict().items())
 
 
-def test_tied_parameters_are_refused_by_both_names(tmp_path: Path) -> None:
-    model = llama(tie_word_embeddings=True)
-    kept = bits(model)
-    composition = compose([part(Case({"lm_head": (50, 32)}).write(tmp_path / "head"))])
-    with pytest.raises(IncompatibleError, match=r"BASE004 .*embed_tokens.weight and lm_head") as e:
-        composition.apply(model)
-    assert "untie" in e.value.hint
-    assert same(model, kept)
-    model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
+@pytest.mark.parametrize("changed", ["lm_head", "model.embed_tokens"])
+def test_of_tied_modules_the_changed_one_gets_a_parameter_of_its_own(
+    tmp_path: Path, changed: str
+) -> None:
+    model = llama(torch.float32, tie_word_embeddings=True)
+    kept, shared = bits(model), model.lm_head.weight
+    folder = Case({"lm_head": (50, 32)}).write(tmp_path / "head")
+    [delta] = deltas(folder).values()
+    if changed != "lm_head":
+        as_embedding(folder, changed)
+    composition = compose([part(folder)])
+    other = {"lm_head", "model.embed_tokens"} - {changed}
     with composition.apply(model):
-        assert torch.equal(model.model.embed_tokens.weight, kept["model.embed_tokens.weight"])
-        assert not torch.equal(model.lm_head.weight, kept["lm_head.weight"])
-    assert same(model, kept)
+        found = model.get_submodule(changed).weight
+        assert (found - (shared.double() + delta)).abs().max() < 2e-6
+        assert model.get_submodule(*other).weight is shared
+        assert torch.equal(shared, kept["lm_head.weight"])
+        assert isinstance(found, nn.Parameter)
+        model.to(torch.bfloat16)
+    assert model.lm_head.weight is model.model.embed_tokens.weight is shared
+    assert torch.equal(shared, kept["lm_head.weight"].bfloat16())
+
+
+def as_embedding(folder: Path, module: str) -> None:
+    """Turn the factors of a head into those that PEFT would save of the embedding."""
+    path, prefix = folder / "adapter_model.safetensors", f"base_model.model.{module}.lora_embedding"
+    a, b = (load_file(path)[f"base_model.model.lm_head.lora_{leaf}.weight"] for leaf in "AB")
+    save_file({f"{prefix}_A": b.T.contiguous(), f"{prefix}_B": a.T.contiguous()}, path)
+
+
+def test_parameters_that_share_a_part_of_their_memory_are_refused(tmp_path: Path) -> None:
+    model = llama(torch.float32)
+    memory = torch.zeros(51, 32)
+    model.lm_head.weight = nn.Parameter(memory[1:])
+    model.model.embed_tokens.weight = nn.Parameter(memory[:-1])
+    composition = compose([part(Case({"lm_head": (50, 32)}).write(tmp_path / "head"))])
+    with pytest.raises(IncompatibleError, match=r"BASE004 lm_head.* and .*embed_tokens") as caught:
+        composition.apply(model)
+    assert "clone" in caught.value.hint
+    assert not memory.any()
 
 
 def test_what_no_exact_sum_can_be_formed_in_is_refused(tmp_path: Path) -> None:
@@ -220,7 +247,7 @@ def test_what_no_exact_sum_can_be_formed_in_is_refused(tmp_path: Path) -> None:
     integer.get_submodule(name).weight = nn.Parameter(
         torch.zeros(32, 32, dtype=torch.int8), requires_grad=False
     )
-    with pytest.raises(IncompatibleError, match=r"BASE006 .*int8"):
+    with pytest.raises(IncompatibleError, match=r"BASE006 .*stored as I8"):
         composition.apply(integer)
     absent = llama().to("meta")
     with pytest.raises(IncompatibleError, match="meta"):
@@ -231,10 +258,10 @@ def test_what_no_exact_sum_can_be_formed_in_is_refused(tmp_path: Path) -> None:
         composition.apply(other)
     odd = llama()
     odd.get_submodule("model.layers.0.self_attn").q_proj = nn.Embedding(32, 32)
-    with pytest.raises(IncompatibleError, match="belongs to a Embedding"):
+    with pytest.raises(IncompatibleError, match="belongs to a Embedding, the change to a linear"):
         composition.apply(odd)
     with pytest.raises(
-        IncompatibleError, match=r"no module model\.layers\.0\.self_attn\.q_proj; nearest"
+        IncompatibleError, match=r"no tensor model\.layers\.0\.self_attn\.q_proj.weight; nearest"
     ):
         composition.apply(bert())
 

@@ -8,21 +8,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import torch
+from torch import nn
 
+from rankloom.apply.blocks import blocks
+from rankloom.apply.dense import Slabs
 from rankloom.apply.live_identity import check_live_identity, renew
-from rankloom.apply.modules import check_untied, find_parameter
-from rankloom.change.evaluate import load
+from rankloom.apply.modules import find_spots
+from rankloom.change.evaluate import load_all
 from rankloom.errors import ConflictError
+from rankloom_kernels import Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from torch import nn
-
     from rankloom.apply.modules import Spot
     from rankloom.change.formula import TargetChange
     from rankloom.fingerprint import Fingerprint
+    from rankloom.tensorfile.header import TensorEntry
 
 _changed: weakref.WeakKeyDictionary[nn.Module, Handle] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
@@ -30,6 +33,8 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class _Saved:
+    """What a spot held: a copy of the values, or the shared parameter itself."""
+
     spot: Spot
     values: torch.Tensor
 
@@ -74,8 +79,9 @@ def apply_to_model(
     """Add changes to a model's parameters in place.
 
     The parameters stay the same objects at the same addresses, so optimizers and CUDA graphs that
-    hold them stay valid. A copy of each changed parameter is kept on its device. Nothing else
-    of the model is touched. Do not run the model in another thread meanwhile.
+    hold them stay valid; only of parameters that modules share and of which one changes, that
+    module gets one of its own meanwhile. A copy of each changed parameter is kept on its device.
+    Nothing else of the model is touched. Do not run the model in another thread meanwhile.
 
     One composition lies on a model at a time: a second one is refused, since sums would be
     rounded twice. Compose both into one instead.
@@ -86,42 +92,77 @@ def apply_to_model(
         expected: identity of the base that the changes were made for.
 
     Raises:
-        IncompatibleError: the model has no such parameter, or in another shape, tied, quantised
-            or wrapped, or its values are those of another base; nothing was changed.
+        IncompatibleError: the model has no such parameter, or in another shape, quantised or
+            wrapped, or its values are those of another base; nothing was changed.
         ConflictError: another composition lies on the model; nothing was changed.
     """
     model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
-    spots = [(find_parameter(model, change), change) for change in changes]
-    check_untied(model, [spot for spot, _ in spots])
+    spots = find_spots(model, changes)
     saved: list[_Saved] = []
     with _lock:
         _check_free(model)
         check_live_identity(model, expected)
         try:
-            for spot, change in spots:
-                _apply(spot, change, saved)
+            for spot in spots:
+                _apply(spot, saved)
         except BaseException:
             _write_back(saved)
             raise
         handle = Handle(model, saved)
-        for spot, _ in spots:
+        for spot in spots:
             _changed[spot.module] = handle
     return handle
 
 
-def _apply(spot: Spot, change: TargetChange, saved: list[_Saved]) -> None:
-    weight = spot.weight
+@torch.no_grad()
+def _apply(spot: Spot, saved: list[_Saved]) -> None:
+    shared = spot.weight
+    if spot.own:
+        saved.append(_Saved(spot, shared))
+        own = nn.Parameter(shared.detach().clone(), requires_grad=shared.requires_grad)
+        setattr(spot.module, spot.parameter, own)
+    else:
+        saved.append(_Saved(spot, shared.detach().clone()))
+    weight, found = spot.weight.detach(), blocks(spot.contributions)
+    if found is None or not weight.is_contiguous():
+        _fill_slabs(spot, weight, saved)
+        return
     dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
-    loaded = load(change.formula, transposed=spot.transposed, dtype=dtype, device=weight.device)
-    saved.append(_Saved(spot, weight.detach().clone()))
-    loaded.merge_(weight.detach())
+    rows = weight.view(-1, weight.shape[-1])
+    for block in found:
+        loaded = load_all(
+            block.items, transposed=block.transposed, dtype=dtype, device=weight.device
+        )
+        loaded.merge_(rows[block.start : block.stop])
+
+
+def _fill_slabs(spot: Spot, weight: torch.Tensor, saved: Sequence[_Saved]) -> None:
+    before = {item.spot.name: item.values.detach() for item in saved}
+
+    def read(entry: TensorEntry) -> torch.Tensor:
+        return before[entry.name] if entry.name in before else spot.others[entry.name].detach()
+
+    slabs = Slabs(spot.contributions, read, weight.device)
+    if not weight.dim():
+        slabs.fill(weight, weight, 0)
+        return
+    width = weight.numel() // max(1, weight.shape[0])
+    height = Workspace().rows(width, torch.float64)
+    for start in range(0, weight.shape[0], height):
+        rows = weight[start : start + height]
+        slabs.fill(rows, rows, start)
 
 
 @torch.no_grad()
 def _write_back(saved: Sequence[_Saved]) -> None:
     for item in saved:
-        item.spot.weight.copy_(item.values)
-        _changed.pop(item.spot.module, None)
+        spot, now = item.spot, item.spot.weight
+        if spot.own:  # the model may have moved to another dtype or device meanwhile
+            item.values.data = item.values.data.to(now.device, now.dtype)
+            setattr(spot.module, spot.parameter, item.values)
+        else:
+            now.copy_(item.values)
+        _changed.pop(spot.module, None)
 
 
 def _check_free(model: nn.Module) -> None:

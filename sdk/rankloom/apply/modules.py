@@ -1,117 +1,198 @@
-"""Finds the parameters of a live model that a composition changes."""
+"""A live model as a base: its parameters by name, and where a composition's changes lie in them."""
 
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
-from rankloom.change.dtypes import CODES
+from rankloom.adapter.change import LowRank, Replacement
+from rankloom.apply.place import by_tensor, find, lost_target, raise_for
+from rankloom.apply.untie import settle
+from rankloom.base.locate import locate
+from rankloom.base.model import Base, Piece
+from rankloom.change.dtypes import ALL_CODES
 from rankloom.errors import IncompatibleError
-from rankloom.tensorfile.index import swapped
+from rankloom.tensorfile.header import TensorEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    import torch
-
+    from rankloom.adapter.change import Target
+    from rankloom.apply.placed import Contribution
     from rankloom.change.formula import TargetChange
+    from rankloom.finding import Finding
 
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """One parameter of a model.
+    """One parameter or buffer of a model.
 
     Attributes:
         module: the module that owns it.
         parameter: its name there.
         name: its full name in the model.
-        transposed: it is stored as (in, out), as transformers' ``Conv1D`` does.
+        contributions: what is added to it.
+        own: the module gets a parameter of its own meanwhile: others that share this one stay.
+        others: every tensor of the model by name.
     """
 
     module: nn.Module
     parameter: str
     name: str
-    transposed: bool
+    contributions: tuple[Contribution, ...]
+    own: bool
+    others: Mapping[str, torch.Tensor] = field(repr=False)
 
     @property
     def weight(self) -> torch.Tensor:
-        """The parameter itself."""
-        weight = getattr(self.module, self.parameter)
-        assert isinstance(weight, nn.Parameter)  # noqa: S101 - found and checked as one
+        """The values themselves."""
+        weight: torch.Tensor = getattr(self.module, self.parameter)
         return weight
 
 
-def find_parameter(model: nn.Module, change: TargetChange) -> Spot:
-    """Return the parameter that a change is for.
+def find_spots(model: nn.Module, changes: Sequence[TargetChange]) -> tuple[Spot, ...]:
+    """Return every parameter that changes.
 
-    A name is looked up as it is, then without and with the model's ``base_model_prefix``, as
-    transformers does on loading.
+    A name is looked up as the model has it, then without and with its ``base_model_prefix``, then
+    under the names that other versions of transformers gave it.
 
     Raises:
-        IncompatibleError: there is none, or no exact sum can be formed in it.
+        IncompatibleError: the model has no such parameter, or no exact sum can be formed in it.
     """
-    modules = dict(model.named_modules(remove_duplicate=False))
-    name = next((name for name in _spellings(model, change.module) if name in modules), None)
-    if name is None:
-        near = ", ".join(difflib.get_close_matches(change.module, modules, 3)) or "nothing like it"
-        message = f"TEN005 {type(model).__name__} has no module {change.module}; nearest: {near}"
-        raise IncompatibleError(message, hint="apply to the model that the adapters were made for")
-    spot = Spot(
-        modules[name], change.parameter, f"{name}.{change.parameter}", _transposed(modules[name])
-    )
-    _check(spot, change)
-    return spot
+    live = _Live(model)
+    located, absent, findings = find(changes, live.locate)
+    settled, untied = settle(located, live.base, live.ties)
+    contributions = by_tensor(settled, findings)
+    findings += [live.lost(change.name) for change in absent]
+    raise_for(findings)
+    names = [name for name in contributions if name in untied or name not in live.ties]
+    _check_memory(live.tensors, live.ties, names)
+    return tuple(live.spot(name, contributions[name], own=name in untied) for name in names)
 
 
-def _spellings(model: nn.Module, name: str) -> list[str]:
-    prefix = getattr(model, "base_model_prefix", "")
-    names = [name]
-    if prefix:
-        names += [name.removeprefix(f"{prefix}."), f"{prefix}.{name}"]
-    return names
+class _Live:
+    """A model as a base: its parameters and buffers under the names of its state."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        state = model.state_dict(keep_vars=True)
+        self.tensors = {
+            name: tensor
+            for name, tensor in state.items()
+            if isinstance(tensor, torch.Tensor) and tensor.dtype in ALL_CODES
+        }
+        entries = {name: _entry(name, tensor) for name, tensor in self.tensors.items()}
+        to_dict = getattr(getattr(model, "config", None), "to_dict", dict)
+        config: dict[str, Any] = to_dict()
+        self.base = Base(Path(), config, entries)
+        self.ties = _ties(self.tensors)
+
+    def locate(self, target: Target) -> tuple[Piece, ...]:
+        """Return where a target lies."""
+        names = self._spellings(target.name) if target.parameter else []
+        for name in names:
+            if name in self.tensors:
+                module = self.model.get_submodule(name.rpartition(".")[0])
+                _check_values(module, name, self.tensors[name], target)
+                turned = is_conv1d(module) and not isinstance(target.change, Replacement)
+                matrix = self.tensors[name].dim() == 2
+                return (Piece(self.base.tensors[name], turned and matrix),)
+        self._check_wrapped(names)
+        pieces = locate(self.base, target)
+        for piece in pieces:
+            _check_meta(piece.entry.name, self.tensors[piece.entry.name])
+        return pieces
+
+    def _spellings(self, name: str) -> list[str]:
+        prefix = getattr(self.model, "base_model_prefix", "")
+        return [name, *([name.removeprefix(f"{prefix}."), f"{prefix}.{name}"] if prefix else [])]
+
+    def _check_wrapped(self, names: Sequence[str]) -> None:
+        """Refuse a module that has the parameter, but not as one that can be changed in place."""
+        modules = dict(self.model.named_modules(remove_duplicate=False))
+        for name in names:
+            module, _, parameter = name.rpartition(".")
+            if module in modules and hasattr(modules[module], parameter):
+                message = f"{name} of a {type(modules[module]).__name__} is no plain parameter"
+                hint = "remove the parametrization or wrapper first (PEFT: unload the adapter)"
+                raise IncompatibleError(message, hint=hint)
+
+    def lost(self, name: str) -> Finding:
+        """Return the finding that a change has no place."""
+        near = difflib.get_close_matches(name, self.tensors, 3)
+        return lost_target(f"this {type(self.model).__name__}", name, near)
+
+    def spot(self, name: str, contributions: tuple[Contribution, ...], *, own: bool) -> Spot:
+        """Return a parameter that changes."""
+        module, _, parameter = name.rpartition(".")
+        owner = self.model.get_submodule(module)
+        return Spot(owner, parameter, name, contributions, own, self.tensors)
 
 
-def _transposed(module: nn.Module) -> bool:
+def _entry(name: str, tensor: torch.Tensor) -> TensorEntry:
+    shape = tuple(tensor.shape)
+    return TensorEntry(Path(), name, ALL_CODES[tensor.dtype], shape, 0, tensor.nbytes)
+
+
+def _ties(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Return which tensors are the same memory as one before them."""
+    first: dict[tuple[object, ...], str] = {}
+    ties = {}
+    for name, tensor in tensors.items():
+        key = (tensor.data_ptr(), tensor.device, tensor.shape, tensor.stride())
+        if tensor.is_meta or tensor.numel() == 0 or (source := first.setdefault(key, name)) == name:
+            continue
+        ties[name] = source
+    return ties
+
+
+def is_conv1d(module: nn.Module) -> bool:
     """Whether the weight is (in, out): ``Conv1D`` of transformers, told by type as PEFT does."""
     return type(module).__name__ == "Conv1D" and type(module).__module__.startswith("transformers")
 
 
-def _check(spot: Spot, change: TargetChange) -> None:
-    kind = type(spot.module).__name__
-    if not isinstance(spot.module, nn.Linear) and not spot.transposed:
-        message = f"{spot.name} belongs to a {kind}: how its weight is oriented is not known"
-        raise IncompatibleError(message, hint="unwrap the model first (PEFT: unload the adapter)")
-    weight = spot.module._parameters.get(spot.parameter)
-    if weight is None:
-        message = f"{spot.name} of a {kind} is no plain parameter"
-        raise IncompatibleError(message, hint="remove the parametrization or wrapper first")
-    if weight.dtype not in CODES or weight.is_meta:
-        stored = "a meta tensor" if weight.is_meta else f"stored as {weight.dtype}"
-        message = f"BASE006 {spot.name} is {stored}: a delta cannot be added exactly"
-        raise IncompatibleError(message, hint="load the unquantised base, with its values")
-    shape = change.shape
-    wanted = swapped(shape) if spot.transposed and shape is not None else shape
-    if wanted is not None and tuple(weight.shape) != wanted:
-        message = f"BASE002 {spot.name} is {tuple(weight.shape)}, but the change is {wanted}"
+def _check_values(module: nn.Module, name: str, tensor: torch.Tensor, target: Target) -> None:
+    _check_meta(name, tensor)
+    change = target.change
+    if isinstance(module, nn.Embedding) and isinstance(change, LowRank) and not change.transposed:
+        message = f"{name} belongs to a {type(module).__name__}, the change to a linear layer"
         raise IncompatibleError(message, hint="apply to the model that the adapters were made for")
 
 
-def check_untied(model: nn.Module, spots: Sequence[Spot]) -> None:
-    """Refuse to change memory that the model also uses under another name.
+def _check_meta(name: str, tensor: torch.Tensor) -> None:
+    if tensor.is_meta:
+        message = f"BASE006 {name} is a meta tensor: it has no values"
+        raise IncompatibleError(message, hint="load the unquantised base, with its values")
+
+
+def _check_memory(
+    tensors: Mapping[str, torch.Tensor], ties: Mapping[str, str], names: Sequence[str]
+) -> None:
+    """Refuse to change memory of which the model uses a part under another name.
 
     Raises:
         IncompatibleError: naming both.
     """
-    users: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        if not parameter.is_meta:
-            users.setdefault(parameter.untyped_storage().data_ptr(), []).append(name)
-    for spot in spots:
-        names = users[spot.weight.untyped_storage().data_ptr()]
-        if len(names) > 1:
-            message = f"BASE004 {' and '.join(names)} share memory: changing one changes the other"
-            hint = "untie them first: give one of them a clone of its own as nn.Parameter"
-            raise IncompatibleError(message, hint=hint)
+    spans = {name: _span(tensor) for name, tensor in tensors.items() if not tensor.is_meta}
+    for name in names:
+        start, stop = spans[name]
+        source = ties.get(name, name)
+        for other, (begin, end) in spans.items():
+            if ties.get(other, other) != source and begin < stop and start < end:
+                message = f"BASE004 {name} and {other} share memory: changing one changes the other"
+                hint = "give one of them a clone of its own as nn.Parameter first"
+                raise IncompatibleError(message, hint=hint)
+
+
+def _span(tensor: torch.Tensor) -> tuple[int, int]:
+    """Return first and last + 1 byte that a tensor may touch."""
+    last = sum(
+        (size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+    )
+    start = tensor.data_ptr()
+    return start, start + (last + 1) * tensor.itemsize if tensor.numel() else start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -21,10 +22,10 @@ from rankloom.recipe.meeting import clash
 from rankloom.tensorfile.index import sizes, spans, swapped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from rankloom.adapter.change import Change
-    from rankloom.base.model import Base
+    from rankloom.adapter.change import Change, Target
+    from rankloom.base.model import Base, Piece
     from rankloom.change.formula import Formula, TargetChange, Weighted
     from rankloom.tensorfile.header import TensorEntry
 
@@ -38,57 +39,67 @@ def place(base: Base, changes: Sequence[TargetChange]) -> Placement:
     Raises:
         IncompatibleError: with a finding for every change that has no place in this base.
     """
-    findings: list[Finding] = []
     ties = ties_of(base)
     whole = with_own(base, ties)
-    located, absent = _locate(whole, changes, findings)
+    located, absent, findings = find(changes, partial(locate, whole))
     settled, untied = settle(located, whole, ties)
-    tensors = {item.name: item for item in _by_tensor(base, settled, findings)}
+    resizing = [item for item in settled if is_resized(item)]
+    rest = [item for item in settled if not is_resized(item)]
+    tensors = {item.name: resized(item) for item in resizing}
+    for name, found in by_tensor(rest, findings).items():
+        entry, new = found[0].piece.entry, name not in base.tensors
+        tensors[name] = Placed(name, entry, entry.dtype, entry.shape, found, entry.path, new)
     if untied:
         tensors = {**own_tensors(base, whole), **tensors}
     else:  # what is still tied is written once
         tensors = {name: item for name, item in tensors.items() if name in base.tensors}
     heads = new_heads(base, absent)
-    findings += [_lost(base, change) for change in absent if change.name not in heads]
     tensors |= heads
+    lost = [change.name for change in absent if change.name not in heads]
+    findings += [lost_target(str(base.path), name, nearest(base, name)) for name in lost]
     findings += check_vocabulary(base, tensors)
-    _raise_for(findings)
-    return Placement(tuple(tensors.values()), config_edits(base, tensors, untied=untied))
+    raise_for(findings)
+    return Placement(tuple(tensors.values()), config_edits(base, tensors, untied=bool(untied)))
 
 
-def _raise_for(findings: Sequence[Finding]) -> None:
+def raise_for(findings: Sequence[Finding]) -> None:
+    """Raise one error for all findings, if there is one.
+
+    Raises:
+        IncompatibleError: with the findings.
+    """
     if findings:
         message = f"{findings[0]}" + (f" and {len(findings) - 1} more" if findings[1:] else "")
         hint = "the adapters were made for another base; nothing was written"
         raise IncompatibleError(message, hint=hint, findings=findings)
 
 
-def _locate(
-    base: Base, changes: Sequence[TargetChange], findings: list[Finding]
-) -> tuple[list[Located], list[TargetChange]]:
-    """Return what was found, each parameter once, and the changes that have no place."""
+def find(
+    changes: Iterable[TargetChange], locate: Callable[[Target], tuple[Piece, ...]]
+) -> tuple[list[Located], list[TargetChange], list[Finding]]:
+    """Return what is found, each parameter once; the changes without a place; what is wrong."""
     found: dict[str, Located] = {}
-    absent = []
-    for change in (part for change in changes for part in change.by_orientation()):
-        pieces = locate(base, change.target)
-        if pieces:
+    absent: list[TargetChange] = []
+    findings: list[Finding] = []
+    for change in (part for whole in changes for part in whole.by_orientation()):
+        if pieces := locate(change.target):
             key = str([(p.entry.name, p.transposed, p.region, p.part) for p in pieces])
             earlier = found[key].formula.terms if key in found else ()
             findings += _clashes(change, earlier)
             found[key] = Located(pieces, Sum(earlier + change.formula.terms))
         elif not all(_may_be_absent(term.change) for term in change.formula.terms):
             absent.append(change)
-    return list(found.values()), absent
+    return list(found.values()), absent, findings
 
 
 def _may_be_absent(change: Change) -> bool:
     return isinstance(change, Computed) and change.if_present
 
 
-def _lost(base: Base, change: TargetChange) -> Finding:
-    near = ", ".join(nearest(base, change.name)) or "nothing like it"
-    message = f"{base.path} has no tensor {change.name}; nearest: {near}"
-    return Finding("TEN005", message, where=change.name)
+def lost_target(base: str, name: str, near: Sequence[str]) -> Finding:
+    """Return the finding that a base has no place for a change."""
+    message = f"{base} has no tensor {name}; nearest: {', '.join(near) or 'nothing like it'}"
+    return Finding("TEN005", message, where=name)
 
 
 def _clashes(change: TargetChange, earlier: Sequence[Weighted]) -> list[Finding]:
@@ -100,21 +111,20 @@ def _clashes(change: TargetChange, earlier: Sequence[Weighted]) -> list[Finding]
     return [Finding("MRG005", message, where=change.name, fix="compose one of them only")]
 
 
-def _by_tensor(base: Base, located: Iterable[Located], findings: list[Finding]) -> Iterator[Placed]:
-    by_name: dict[str, list[Contribution]] = {}
+def by_tensor(
+    located: Iterable[Located], findings: list[Finding]
+) -> dict[str, tuple[Contribution, ...]]:
+    """Return what is added to each stored tensor by its name; add to ``findings`` what cannot."""
+    by_name: dict[str, tuple[Contribution, ...]] = {}
     for item in located:
-        pieces, shape = item.pieces, parameter_shape(item.pieces)
-        if is_resized(item):
-            yield resized(item)
-        elif problem := _problem(item, shape):
+        shape = parameter_shape(item.pieces)
+        if problem := _problem(item, shape):
             findings.append(problem)
-        else:
-            for piece in pieces:
-                one = Contribution(piece, pieces, shape, item.formula)
-                by_name.setdefault(piece.entry.name, []).append(one)
-    for name, found in by_name.items():
-        entry, new = found[0].piece.entry, name not in base.tensors
-        yield Placed(name, entry, entry.dtype, entry.shape, tuple(found), entry.path, is_new=new)
+            continue
+        for piece in item.pieces:
+            one = Contribution(piece, item.pieces, shape, item.formula)
+            by_name[piece.entry.name] = (*by_name.get(piece.entry.name, ()), one)
+    return by_name
 
 
 def _problem(item: Located, shape: tuple[int, ...]) -> Finding | None:
