@@ -27,7 +27,7 @@ from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from transformers.core_model_loading import WeightTransform
 
@@ -153,10 +153,11 @@ def _of_instance(model: PreTrainedModel) -> dict[str, Any]:
 
 
 def _parts(model: PreTrainedModel) -> Iterator[list[str | None]]:
-    """Yield the models within: module, place of its config, model type."""
+    """Yield the models within: module, place of its config, model type, class."""
     for name, module in model.named_modules():
         if name and isinstance(module, PreTrainedModel) and module.config is not model.config:
-            yield [name, _place(model.config, module.config), module.config.model_type]
+            place, kind = _place(model.config, module.config), module.config.model_type
+            yield [name, place, kind, type(module).__name__]
 
 
 def _scopes(model: PreTrainedModel) -> list[list[str | None]]:
@@ -259,9 +260,8 @@ def _is_inner(config: type[PretrainedConfig]) -> bool:
     return bool(text) and _tie(config, tie_word_embeddings=False, **text)
 
 
-def automatic() -> dict[str, str]:
-    """Return the class that ``AutoModel`` takes for each model type."""
-    names = modeling_auto.MODEL_MAPPING_NAMES
+def automatic(names: Mapping[str, str | tuple[str, ...]]) -> dict[str, str]:
+    """Return the class that one of the ``Auto`` classes takes for each model type."""
     return {kind: name if isinstance(name, str) else name[0] for kind, name in names.items()}
 
 
@@ -272,7 +272,8 @@ def main() -> None:
     data = {
         "transformers": transformers.__version__,
         "conversions": conversions(),
-        "automatic": automatic(),
+        "automatic": automatic(modeling_auto.MODEL_MAPPING_NAMES),
+        "causal": automatic(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
         "tying": tying(),
         "classes": classes(),
     }

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rankloom.apply.heads import label_edits
 from rankloom.apply.resize import vocabulary_edits
+from rankloom.base import tying
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,16 +14,12 @@ if TYPE_CHECKING:
     from rankloom.apply.placed import Placed
     from rankloom.base.model import Base
 
-_KEEP_FLAG = frozenset(["t5", "mt5", "umt5", "longt5", "switch_transformers", "udop", "pix2struct"])
-"""Models that scale their output where the field says that it is tied; transformers loads two
-tensors with different values as two whatever the field says."""
-
 
 def config_edits(base: Base, tensors: Mapping[str, Placed], *, untied: bool) -> dict[str, Any]:
     """Return the fields that change, with their new values."""
-    ties = untied and base.config.get("model_type") not in _KEEP_FLAG
+    ties = untied and not tying.keeps_flag(base.config)
     return {
-        **({"tie_word_embeddings": False} if ties else {}),
+        **({tying.FLAG: False} if ties else {}),
         **vocabulary_edits(base, tensors),
         **label_edits(base, tensors),
     }
@@ -33,7 +30,7 @@ def edited(config: Mapping[str, Any], edits: Mapping[str, Any]) -> dict[str, Any
 
     A field that no config has is added to the outer one.
     """
-    new = dict(config)
+    new = tying.untied(config) if tying.FLAG in edits else dict(config)
     for name, value in edits.items():
         inner = {
             key: {**part, name: value}
@@ -41,6 +38,6 @@ def edited(config: Mapping[str, Any], edits: Mapping[str, Any]) -> dict[str, Any
             if isinstance(part, dict) and name in part and key.endswith("_config")
         }
         new |= inner
-        if name in new or not inner or name == "tie_word_embeddings":
+        if name in new or not inner:
             new[name] = value
     return new

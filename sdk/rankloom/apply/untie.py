@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rankloom.adapter.change import Rows
+from rankloom.adapter.change import Replacement, Rows
 from rankloom.apply.placed import Located, Placed
 from rankloom.base.model import Piece
 from rankloom.change.formula import Sum
@@ -18,17 +18,9 @@ from rankloom.recipe.meeting import same
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from rankloom.adapter.change import Change
     from rankloom.base.model import Base
     from rankloom.change.formula import Weighted
-
-
-def ties_of(base: Base) -> dict[str, str]:
-    """Return which tensors repeat which stored one."""
-    if not base.config.get("tie_word_embeddings"):
-        return {}
-    found = [name for name in base.tensors if name.endswith("embed_tokens.weight")]
-    absent = len(found) == 1 and "lm_head.weight" not in base.tensors
-    return {"lm_head.weight": found[0]} if absent else {}
 
 
 def with_own(base: Base, ties: Mapping[str, str]) -> Base:
@@ -51,8 +43,8 @@ def settle(
 ) -> tuple[list[Located], set[str]]:
     """Decide which tied tensors stay tied.
 
-    Trained tokens of the input embedding count for all that is tied to it, as they do in PEFT;
-    those of a head do not.
+    Trained tokens of the input embedding count for all that is tied to it, and values of the base
+    for all that is tied to each other, as they do in PEFT.
 
     Args:
         located: what is added to each parameter of ``base``.
@@ -96,13 +88,20 @@ def _groups(ties: Mapping[str, str]) -> Iterable[list[str]]:
 def _terms(
     name: str, members: Sequence[str], by_name: Mapping[str, Located]
 ) -> tuple[Weighted, ...]:
-    """Return what is added to one of several tied tensors: its own, and the source's tokens."""
+    """Return what is added to one of several tied tensors: its own, and what spreads to it."""
     found = list(by_name[name].formula.terms) if name in by_name else []
-    source = members[0]
-    for term in by_name[source].formula.terms if source in by_name and source != name else ():
-        if isinstance(term.change, Rows) and not any(_equal(term, known) for known in found):
-            found.append(term)
+    for other in (other for other in members if other != name and other in by_name):
+        for term in by_name[other].formula.terms:
+            spreads = _spreads(term.change, from_source=other == members[0])
+            if spreads and not any(_equal(term, known) for known in found):
+                found.append(term)
     return tuple(found)
+
+
+def _spreads(change: Change, *, from_source: bool) -> bool:
+    if isinstance(change, Rows):
+        return change.spreads and from_source
+    return isinstance(change, Replacement) and change.spreads
 
 
 def _same(one: Sequence[Weighted], two: Sequence[Weighted]) -> bool:

@@ -55,6 +55,17 @@ class Layout:
         """The first parts of all names."""
         return frozenset(name.partition(".")[0] for name in self._made)
 
+    def spellings(self, name: str) -> Iterator[str]:
+        """Yield a name, and the same with or without the prefix of the class's backbone."""
+        yield name
+        start = f"{self.prefix}."
+        if not self.prefix:
+            return
+        if not name.startswith(start):
+            yield start + name
+        elif self.prefix not in self.heads:  # else this part is here, and the name is not in it
+            yield name.removeprefix(start)
+
     @property
     def names(self) -> Iterator[str]:
         """Names in memory of all parameters and buffers."""

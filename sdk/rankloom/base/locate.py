@@ -6,7 +6,7 @@ import difflib
 from typing import TYPE_CHECKING
 
 from rankloom.adapter.change import ExpertLowRank, Replacement, Rows
-from rankloom.base import orientation, view
+from rankloom.base import orientation, tying, view
 from rankloom.base.view import NotAViewError
 from rankloom.errors import BaseError
 
@@ -42,6 +42,7 @@ def locate(base: Base, target: Target) -> tuple[Piece, ...]:
         hint = "save one adapter for each of the parameters, so that each is named"
         raise BaseError(f"{message}, and the adapter does not say which it changes", hint=hint)
     for name, seen in chosen.items():
+        tying.check(base, name)
         return _pieces(name, seen)
     return ()
 
@@ -63,24 +64,12 @@ def resolve(base: Base, name: str) -> View | None:
         BaseError: see :func:`locate`.
     """
     for layout in base.layouts:
-        for spelled in _spellings(name, layout):
+        for spelled in layout.spellings(name):
             if found := _named(base, layout, spelled):
                 return found
     layout = base.layouts[0]
     guessed = _guessed(name, {*base.tensors, *layout.names})
     return _named(base, layout, guessed) if guessed else None
-
-
-def _spellings(name: str, layout: Layout) -> Iterator[str]:
-    """Yield a name, and the same with or without the prefix of the class's backbone."""
-    yield name
-    start = f"{layout.prefix}."
-    if not layout.prefix:
-        return
-    if not name.startswith(start):
-        yield start + name
-    elif layout.prefix not in layout.heads:  # else this part is here, and the name is not in it
-        yield name.removeprefix(start)
 
 
 def _named(base: Base, layout: Layout, name: str) -> View | None:

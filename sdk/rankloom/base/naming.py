@@ -85,20 +85,52 @@ def _scopes(
     known: Mapping[str, Any], config: Mapping[str, Any]
 ) -> Iterator[tuple[str | None, str]]:
     """Yield (scope, name of rules), those of models within by what the config says they are."""
-    other = dict(_other_parts(known, config))
+    other = [
+        (part.removeprefix(known["prefix"]).removeprefix("."), name)
+        for part, _, name in _other_parts(known, config)
+    ]
     for scope, kind in known.get("scopes", ()):
-        if not any(_is_within(scope, part) for part in other):
+        if not any(_is_within(scope, part) for part, _ in other):
             yield scope, kind
-    for part, name in other.items():
+    for part, name in other:
         for scope, kind in data()["classes"].get(name, {}).get("scopes", ()):
             yield (f"{part}.{scope}" if scope else part), kind
 
 
-def _other_parts(known: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for module, place, kind in known.get("parts", ()):
+def tied_names(config: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, str]]]:
+    """Yield what a base's class ties if the config wants it.
+
+    Returns:
+        Triples: the module in which the names are, the place of the config that decides, and the
+        names or patterns of parameters or modules, with those that they repeat.
+    """
+    if (name := class_of(config)) is None:
+        return
+    known = data()["classes"][name]
+    other = list(_other_parts(known, config))
+    for module, place, pairs in known.get("tied", ()):
+        if not any(_is_within(module, part) for part, _, _ in other):
+            yield module, place or "", pairs
+    for part, where, kind in other:
+        for module, place, pairs in data()["classes"].get(kind, {}).get("tied", ()):
+            yield _joined(part, module), _joined(where, place or ""), pairs
+
+
+def _joined(*parts: str) -> str:
+    return ".".join(filter(None, parts))
+
+
+def _other_parts(
+    known: Mapping[str, Any], config: Mapping[str, Any]
+) -> Iterator[tuple[str, str, str]]:
+    """Yield module, place of the config and class of models within that are not the usual ones."""
+    for module, place, kind, usual in known.get("parts", ()):
         found = at(config, place).get("model_type") if place else None
-        if found and found != kind and (name := data()["automatic"].get(found)):
-            yield module.removeprefix(known["prefix"]).removeprefix("."), name
+        if found and found != kind:
+            # What has a tied head in the usual model has one in this model as well.
+            table = "causal" if data()["classes"].get(usual, {}).get("tied") else "automatic"
+            if name := data()[table].get(found):
+                yield module, place, name
 
 
 def _is_within(scope: str | None, part: str) -> bool:

@@ -1,0 +1,108 @@
+"""Every parameter of many architectures lies where its name says, on every layout of the disk.
+
+The oracle is transformers: the model in memory, and what it makes of it on disk.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from safetensors import safe_open
+from transformers.pytorch_utils import Conv1D
+
+from rankloom.adapter.change import LowRank, Replacement, Target
+from rankloom.base import reader
+from rankloom.base.locate import locate
+from rankloom.tensorfile.header import TensorEntry
+from tiny_models import MODELS, build
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rankloom.base.model import Base, Piece
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own, about tiny configs
+
+
+def entry(*shape: int) -> TensorEntry:
+    return TensorEntry(Path(), "", "F32", shape, 0, 0)
+
+
+def as_delta(name: str, rows: int, columns: int) -> Target:
+    module, _, parameter = name.rpartition(".")
+    return Target(module, "lora", LowRank(entry(1, columns), entry(rows, 1), 1.0), parameter)
+
+
+def as_value(name: str, shape: Sequence[int]) -> Target:
+    module, _, parameter = name.rpartition(".")
+    return Target(module, "saved", Replacement(entry(*shape)), parameter)
+
+
+@cache
+def stored(path: Path, name: str) -> torch.Tensor:
+    with safe_open(path, "pt") as file:
+        return file.get_tensor(name)
+
+
+def assembled(pieces: Sequence[Piece], shape: Sequence[int]) -> torch.Tensor:
+    """Build a parameter from its pieces; what no piece covers stays NaN."""
+    whole = torch.full(tuple(shape), torch.nan)
+    for piece in pieces:
+        values = stored(piece.entry.path, piece.entry.name)[piece.region]
+        whole[piece.part] = values.mT if piece.transposed else values
+    return whole
+
+
+def deltas(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield name and value (out, in) of every matrix that an adapter's factors can change."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear | torch.nn.Embedding | Conv1D):
+            value = module.weight.detach()
+            yield f"{name}.weight", value.T if isinstance(module, Conv1D) else value
+
+
+def check(base: Base, model: torch.nn.Module) -> None:
+    for name, value in deltas(model):
+        pieces = locate(base, as_delta(name, *value.shape))
+        if not pieces:
+            assert is_tied(model, name), name
+            continue
+        assert torch.equal(assembled(pieces, value.shape), value), name
+    for name, parameter in model.named_parameters():
+        if "parametrizations" not in name:
+            pieces = locate(base, as_value(name, parameter.shape))
+            assert torch.equal(assembled(pieces, parameter.shape), parameter), name
+
+
+def is_tied(model: torch.nn.Module, name: str) -> bool:
+    return name in getattr(model, "all_tied_weights_keys", {})
+
+
+@pytest.mark.parametrize("shards", [False, True])
+@pytest.mark.parametrize("original", [True, False])
+@pytest.mark.parametrize("kind", MODELS)
+def test_every_parameter_is_found(
+    kind: str, tmp_path: Path, *, original: bool, shards: bool
+) -> None:
+    model = build(kind)
+    size = "4KB" if shards else "1GB"
+    model.save_pretrained(tmp_path, save_original_format=original, max_shard_size=size)
+    check(reader.read(tmp_path), model)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_names_on_disk_of_one_layout_are_found_in_the_other(kind: str, tmp_path: Path) -> None:
+    model = build(kind)
+    model.save_pretrained(tmp_path / "old")
+    model.save_pretrained(tmp_path / "new", save_original_format=False)
+    old, new = reader.read(tmp_path / "old"), reader.read(tmp_path / "new")
+    for name, kept in old.tensors.items():
+        if "parametrizations" in name:
+            continue
+        pieces = locate(new, as_value(name, kept.shape))
+        values = stored(kept.path, name)
+        assert torch.equal(assembled(pieces, kept.shape), values), name
