@@ -94,10 +94,13 @@ class Replacement:
     Attributes:
         value: the new parameter.
         rows: what some rows of W′ are instead, where an embedding was saved and trained tokens too.
+        spreads: these are values of the base itself, so all parameters that it ties to this one
+            have them too.
     """
 
     value: TensorEntry
     rows: Rows | None = None
+    spreads: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -112,10 +115,12 @@ class Rows:
     Attributes:
         value: shape (n, width).
         indices: n different rows.
+        spreads: where this is the input embedding, what the base ties to it has these rows too.
     """
 
     value: TensorEntry
     indices: tuple[int, ...]
+    spreads: bool = True
 
     @property
     def shape(self) -> None:
@@ -135,6 +140,8 @@ class Computed:
         shape: shape of the parameter, if the adapter's headers tell it.
         if_present: where the base has no such parameter (a bias), there is nothing to change; the
             file does not say whether it has one.
+        reads: other parameters of the module whose values the formula gets too, each beside its
+            tensors as ``base.<parameter>``.
     """
 
     kind: str
@@ -143,6 +150,7 @@ class Computed:
     needs_base: bool = False
     shape: tuple[int, ...] | None = None
     if_present: bool = False
+    reads: tuple[str, ...] = ()
 
 
 Change = LowRank | ExpertLowRank | Replacement | Rows | Computed

@@ -5,21 +5,23 @@
 * ``bias`` of ``"all"`` or ``"<type>_only"``: ``<module>.base_layer.bias`` where the module is
   targeted, else ``<module>.bias``;
 * embeddings, which PEFT saves where they are targeted or the vocabulary grew:
-  ``<module>.base_layer.weight``, or the plain key.
+  ``<module>.base_layer.weight``, or the plain key. These are the base's own values, which PEFT
+  loads into the base, so they reach what is tied to it.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rankloom.adapter.change import Replacement, Target
+from rankloom.adapter.change import Replacement, Rows, Target
 from rankloom.adapter.config import FILE
 from rankloom.adapter.kinds import factors
 from rankloom.finding import Finding, Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from rankloom.adapter.config import AdapterConfig
     from rankloom.adapter.kinds.factors import Tensors
@@ -29,6 +31,7 @@ OPTIONS = frozenset(["bias", "modules_to_save"])
 
 _COPY = re.compile(r"\.modules_to_save(\.[^.]+)?(?=\.)")
 _ORIGINAL = ".original_module."
+_BASE = ".base_layer."
 _COUNTER = ".num_batches_tracked"
 _EMBEDDINGS = frozenset(
     [
@@ -64,7 +67,31 @@ def read(config: AdapterConfig, tensors: Tensors) -> Reading:
             continue
         names.add(name)
         results.append(_target(tensors, key, name, is_bias=not _is_within(name, modules)))
+    embeddings = [n for n in names if n.endswith(".weight") and _is_embedding(n)]
+    if len(embeddings) == 1 and not _is_within(embeddings[0], modules):
+        results = [_spread(item, embeddings[0]) for item in results]
     return factors.reading([*results, *_missing(config, modules, names)], taken)
+
+
+def with_rows(targets: Iterable[Target]) -> list[Target]:
+    """Return targets in which the trained rows of a saved embedding are part of its replacement."""
+    found = list(targets)
+    rows = {target.name: target.change for target in found if isinstance(target.change, Rows)}
+    whole = {target.name for target in found if isinstance(target.change, Replacement)}
+    kept = (t for t in found if not (isinstance(t.change, Rows) and t.name in whole))
+    return [_joined(target, rows.get(target.name)) for target in kept]
+
+
+def _joined(target: Target, rows: Rows | None) -> Target:
+    if rows is None or not isinstance(target.change, Replacement):
+        return target
+    return replace(target, change=replace(target.change, rows=rows))
+
+
+def _spread(item: Target | Finding, name: str) -> Target | Finding:
+    if isinstance(item, Target) and item.name == name and isinstance(item.change, Replacement):
+        return replace(item, change=replace(item.change, spreads=True))
+    return item
 
 
 def _target(tensors: Tensors, key: str, name: str, *, is_bias: bool) -> Target:
@@ -86,7 +113,7 @@ def _check_options(config: AdapterConfig) -> Iterator[Finding]:
 
 def _plain(tensors: Tensors, key: str) -> str:
     """Return the name that the parameter of a key has in the base."""
-    short = key.replace(_ORIGINAL, ".").replace(".base_layer.", ".")
+    short = key.replace(_ORIGINAL, ".").replace(".token_adapter.", ".").replace(_BASE, ".")
     if not _COPY.search(short):
         return short
     # Behind modules_to_save stands the adapter's name, unless saving removed it.
@@ -102,16 +129,21 @@ def _is_within(name: str, modules: tuple[str, ...]) -> bool:
 
 def _is_explained(config: AdapterConfig, modules: tuple[str, ...], key: str, name: str) -> bool:
     """Tell whether the config, or PEFT's rule for embeddings, says why a tensor is there."""
-    parts = name.split(".")
     if any(part.startswith(("lora_", "trainable_tokens")) for part in key.split(".")):
         return False
-    if _is_within(name, modules):
-        return True
-    if parts[-1] == "bias" and config.options.get("bias") is not None:
-        return True
-    owner, module = ("", "", *parts[:-1])[-2:]
-    is_head = module in _EMBEDDINGS or owner in _HEADS
-    return parts[-1] in {"weight", "bias"} and (is_head or ".base_layer." in key)
+    is_bias = name.endswith(".bias")
+    return (
+        _is_within(name, modules)
+        or (is_bias and config.options.get("bias") is not None)
+        or _is_embedding(name)
+        or (_BASE in key and (is_bias or name.endswith(".weight")))
+    )
+
+
+def _is_embedding(name: str) -> bool:
+    """Tell whether a parameter is of an embedding or a language-model head, by its name."""
+    owner, module, parameter = ("", "", *name.split("."))[-3:]
+    return parameter in {"weight", "bias"} and (module in _EMBEDDINGS or owner in _HEADS)
 
 
 def _no_change(tensors: Tensors, key: str) -> list[Finding]:

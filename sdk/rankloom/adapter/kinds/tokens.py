@@ -1,9 +1,9 @@
 """Trained tokens: some rows of an embedding are replaced (``trainable_token_indices``).
 
 Key ``<module>.token_adapter.trainable_tokens_delta`` (n, width): the rows themselves, in spite of
-its name; ``<module>.token_adapter.base_layer.weight`` beside it where the vocabulary grew: all
-other rows. Which rows they are stands in the config only: a list for the input embedding, or lists
-by the embedding's name. Where the base ties its head to the input embedding, PEFT changes both.
+its name. Which rows they are stands in the config only: a list for the input embedding, or lists
+by the embedding's name. Where the base ties its head to the input embedding, PEFT changes both,
+unless they have rows of their own.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rankloom.adapter.change import Replacement, Rows, Target
+from rankloom.adapter.change import Rows, Target
 from rankloom.adapter.config import FILE
 from rankloom.adapter.kinds import factors
 from rankloom.adapter.patterns import ends_with
@@ -23,10 +23,8 @@ if TYPE_CHECKING:
     from rankloom.adapter.config import AdapterConfig
     from rankloom.adapter.kinds.factors import Tensors
     from rankloom.adapter.kinds.reading import Reading
-    from rankloom.tensorfile.header import TensorEntry
 
 _DELTA = ".token_adapter.trainable_tokens_delta"
-_SAVED = ".token_adapter.base_layer.weight"
 
 Indices = Mapping[str | None, tuple[int, ...]]
 """Rows by the embedding's name; ``None``: of whichever it is."""
@@ -37,21 +35,21 @@ def read(config: AdapterConfig, tensors: Tensors) -> Reading:
     value = config.options.get("trainable_token_indices")
     if value is None:
         return factors.reading((), ())
-    indices = parse(value)
+    indices = _parse(value)
     if indices is None:
         message = f"{FILE}: trainable_token_indices is {value!r:.80}, no lists of different rows"
         finding = Finding("CFG001", message, where="trainable_token_indices", fix="save it again")
         return factors.reading([finding], ())
     modules = factors.modules_of(tensors, (_DELTA,))
-    results = [item for module in modules for item in rows(tensors, module, _DELTA, indices)]
+    lone = len(modules) == 1
+    results = [item for module in modules for item in _rows(tensors, module, indices, lone=lone)]
     if not modules:
         message = f"{FILE}: trainable_token_indices names tokens, but no tensor holds them"
         results.append(Finding("CFG007", message, where="trainable_token_indices"))
-    taken = {module + end for module in modules for end in (_DELTA, _SAVED)}
-    return factors.reading(results, taken & tensors.keys())
+    return factors.reading(results, (module + _DELTA for module in modules))
 
 
-def parse(value: Any) -> Indices | None:  # noqa: ANN401 - a JSON value
+def _parse(value: Any) -> Indices | None:  # noqa: ANN401 - a JSON value
     """Return the rows that the config names, or ``None`` if it does not name any."""
     named = value if isinstance(value, dict) else {None: value}
     lists = named.values()
@@ -64,9 +62,11 @@ def parse(value: Any) -> Indices | None:  # noqa: ANN401 - a JSON value
     return {name: tuple(item) for name, item in named.items()}
 
 
-def rows(tensors: Tensors, module: str, end: str, indices: Indices) -> Iterator[Target | Finding]:
+def _rows(
+    tensors: Tensors, module: str, indices: Indices, *, lone: bool
+) -> Iterator[Target | Finding]:
     """Yield the target of one embedding, or what is wrong with it."""
-    entry = tensors[module + end]
+    entry = tensors[module + _DELTA]
     found = [item for name, item in indices.items() if name is None or ends_with(module, name)]
     if wrong := list(factors.check_dtype(entry)):
         yield from wrong
@@ -77,14 +77,4 @@ def rows(tensors: Tensors, module: str, end: str, indices: Indices) -> Iterator[
         message = f"{entry.name} is {list(entry.shape)}, the config names {len(found[0])} rows"
         yield Finding("TEN003", message, where=module, fix="save the adapter again")
     else:
-        change = Rows(entry, found[0])
-        yield from _target(module, change, tensors.get(module + _SAVED))
-
-
-def _target(module: str, rows: Rows, saved: TensorEntry | None) -> Iterator[Target | Finding]:
-    if saved is None:
-        yield Target(module, "tokens", rows)
-    elif wrong := list(factors.check_dtype(saved)):
-        yield from wrong
-    else:
-        yield Target(module, "tokens", Replacement(saved, rows))
+        yield Target(module, "tokens", Rows(entry, found[0], spreads=lone))
