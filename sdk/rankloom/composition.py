@@ -114,13 +114,15 @@ class Composition:
 
         Raises:
             ConflictError: ``path`` exists and is not an empty folder; nothing was written.
+            UnsupportedAdapterError: a change has no form there; applying works.
         """
+        from rankloom.compose.arrange import arrange
         from rankloom.compose.peft_config import peft_config
         from rankloom.compose.save import save
 
-        ranks = {target.module: target.rank or 0 for target in self.plan.targets}
-        config = peft_config(ranks, [part.adapter.config.raw for part in self.parts])
-        save(self.changes, config, self.lock, self.base, Path(path))
+        forms = arrange(self.changes)
+        config = peft_config(forms, [part.adapter.config.raw for part in self.parts])
+        save(forms, config, self.lock, self.base, Path(path))
         return Path(path)
 
     def push(self, name: str, *, alias: str | None = None) -> Version:

@@ -98,6 +98,17 @@ def load_all(
         for item in formula.terms:
             b, a, scale = factors(item.change, part)
             terms.append(Term(b.to(device, dtype), a.to(device, dtype), item.weight * scale))
+    return join(terms, transposed=transposed, dtype=dtype)
+
+
+def join(
+    terms: Sequence[Term], *, transposed: bool = False, dtype: torch.dtype = torch.float32
+) -> Loaded:
+    """Return the sum of terms as one product; see :func:`load`.
+
+    Raises:
+        AdapterError: a factor overflows with its coefficient.
+    """
     delta = fold([term.transposed() for term in terms] if transposed else terms, dtype)
     if not torch.isfinite(delta.a if transposed else delta.b).all():
         coefficients = [term.coefficient for term in terms]

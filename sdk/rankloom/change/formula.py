@@ -57,6 +57,12 @@ class Sum:
         return any(isinstance(change, Computed) and change.needs_base for change in changes)
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """Other parameters of the module whose values some term needs."""
+        changes = [term.change for term in self.terms if isinstance(term.change, Computed)]
+        return tuple(dict.fromkeys(name for change in changes for name in change.reads))
+
+    @property
     def rank(self) -> int:
         """Rank of the sum as factors: the sum of the ranks."""
         return sum(rank_of(term.change) or 0 for term in self.terms)
@@ -79,17 +85,19 @@ class TargetChange:
         parameter: the module's parameter, nearly always ``weight``; empty: one of ``candidates``.
         formula: what is added.
         candidates: names of which the base decides one; see ``rankloom.adapter.change.Target``.
+        kinds: how the adapters store it.
     """
 
     module: str
     parameter: str
     formula: Formula
     candidates: tuple[str, ...] = ()
+    kinds: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
-        """Full name of the parameter."""
-        return f"{self.module}.{self.parameter}"
+        """Full name of the parameter; where only the base can tell it, all that it can be."""
+        return self.target.name
 
     @property
     def shape(self) -> tuple[int, ...] | None:
@@ -101,6 +109,10 @@ class TargetChange:
         """The parameter as the base's names know it."""
         change = self.formula.terms[0].change
         return Target(self.module, "sum", change, self.parameter, self.candidates)
+
+    def beside(self, parameter: str) -> Target:
+        """Return another parameter of the same module."""
+        return replace(self.target, parameter=parameter, candidates=())
 
     def by_orientation(self) -> tuple[TargetChange, ...]:
         """Split it into what counts the parameter as the module keeps it, and what as (out, in).

@@ -73,3 +73,8 @@ def read_finite(entry: TensorEntry, rows: range | None = None) -> torch.Tensor:
         message = f"NUM001 {entry.name} in {entry.path} has {bad} values that are NaN or infinite"
         raise AdapterError(message, hint="the training run diverged; use an earlier checkpoint")
     return tensor
+
+
+def as_bytes(tensor: torch.Tensor) -> memoryview:
+    """Return the bytes of a tensor as a file holds them."""
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data

@@ -17,4 +17,5 @@ def exact(plan: Plan) -> tuple[TargetChange, ...]:
 
 def _sum(target: PlannedTarget) -> TargetChange:
     terms = tuple(Weighted(part.weight, part.change) for part in target.parts)
-    return TargetChange(target.module, target.parameter, Sum(terms), target.candidates)
+    kinds = frozenset(part.kind for part in target.parts)
+    return TargetChange(target.module, target.parameter, Sum(terms), target.candidates, kinds)

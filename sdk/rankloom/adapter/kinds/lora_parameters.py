@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rankloom.adapter.kinds.reading import Reading
 
 _LEVELS = re.compile(r"(.+?)((?:\.base_layer)*)")
-_ORDER = ("gate_up_proj", "gate_proj", "up_proj", "down_proj")
+ORDER = ("gate_up_proj", "gate_proj", "up_proj", "down_proj")
 """The order in which every class of experts in transformers registers its parameters."""
 
 
@@ -100,7 +100,7 @@ def _is_stack(config: AdapterConfig, tensors: Tensors, module: str) -> bool:
 
 def _order(module: str, parameters: list[str], count: int) -> Iterator[_Place]:
     """Yield the places of a module's levels, the innermost first."""
-    if count == len(parameters) and (count == 1 or set(parameters) <= set(_ORDER)):
+    if count == len(parameters) and (count == 1 or set(parameters) <= set(ORDER)):
         yield from (_Place(module, (name,)) for name in sorted(parameters, key=_rank))
         return
     for level in range(count):  # each level prefers another one, so that their names differ
@@ -108,7 +108,7 @@ def _order(module: str, parameters: list[str], count: int) -> Iterator[_Place]:
 
 
 def _rank(parameter: str) -> int:
-    return _ORDER.index(parameter) if parameter in _ORDER else 0
+    return ORDER.index(parameter) if parameter in ORDER else 0
 
 
 def _build(config: AdapterConfig, pair: Pair, place: _Place) -> Iterable[Target | Finding]:

@@ -1,0 +1,217 @@
+"""How the change of each parameter is kept in a PEFT folder, or why it cannot be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from rankloom.adapter.change import Computed, ExpertLowRank, LowRank, Replacement, Rows
+from rankloom.change.dtypes import FLOATS
+from rankloom.change.evaluate import factors, join
+from rankloom.change.kinds import FACTORS
+from rankloom.change.read import read_doubles, read_tensor
+from rankloom_kernels import Term
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from rankloom.adapter.change import Change
+    from rankloom.change.formula import Sum, TargetChange
+    from rankloom.tensorfile.header import TensorEntry
+    from rankloom_kernels import Folded
+
+    Tensors = Mapping[str, torch.Tensor]
+
+PREFIX = "base_model.model."
+LINEAR = ("lora_A.weight", "lora_B.weight")
+EMBEDDING = ("lora_embedding_A", "lora_embedding_B")
+
+
+class CannotSaveError(Exception):
+    """PEFT has no form for a change; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The tensors that stand for one parameter's change, and what the config says of them.
+
+    Attributes:
+        shapes: dtype code and shape by key.
+        load: gives the values by key.
+        ranks: rank by the name that ``rank_pattern`` goes by.
+        lists: for fields of the config that are lists, the name to put in.
+        tokens: indices of trained tokens by module.
+    """
+
+    shapes: Mapping[str, tuple[str, tuple[int, ...]]]
+    load: Callable[[], Tensors]
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    lists: Mapping[str, str] = field(default_factory=dict)
+    tokens: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+def layer(change: TargetChange) -> Form:
+    """LoRA on a linear layer, a convolution or an embedding.
+
+    Raises:
+        CannotSaveError: the change is not a product of factors alone.
+    """
+    turned = {isinstance(one, LowRank) and one.transposed for one in _changes(change)}
+    if len(turned) != 1:
+        message = "it is an embedding's change in one adapter and a layer's in another"
+        raise CannotSaveError(message)
+    is_embedding = turned.pop()
+    rank, shape = _rank(change), _shape(change)
+    into, out = shape[::-1] if is_embedding else (shape[1], shape[0])
+    kernel = shape[2:]
+    a, b = (f"{PREFIX}{change.module}.{leaf}" for leaf in (EMBEDDING if is_embedding else LINEAR))
+    shapes = {a: (rank, into, *kernel), b: (out, rank, *[1] * len(kernel))}
+
+    def load() -> Tensors:
+        delta = _joined(change.formula, turned=is_embedding)
+        return {a: delta.a.reshape(shapes[a]), b: delta.b.reshape(shapes[b])}
+
+    code = _code(change.formula)
+    return Form(
+        {key: (code, size) for key, size in shapes.items()},
+        load,
+        {change.module: rank},
+        {"target_modules": change.module},
+    )
+
+
+def parameter(change: TargetChange, level: int) -> Form:
+    """LoRA on a parameter that belongs to no layer, a stack of experts mostly.
+
+    Args:
+        change: what is added to it.
+        level: how many other parameters of its module PEFT wraps around it.
+
+    Raises:
+        CannotSaveError: the change is not a product of factors alone.
+    """
+    names = [change.parameter] if change.parameter else list(change.candidates)
+    full = [f"{change.module}.{name}" for name in names]
+    start = f"{PREFIX}{change.module}{'.base_layer' * level}."
+    a, b = (start + leaf for leaf in LINEAR)
+    rank, shape, code = _rank(change), _shape(change), _code(change.formula)
+    experts = shape[0] if len(shape) == 3 else 1
+    out, into = shape[-2:]
+
+    def load() -> Tensors:
+        parts = [(number,) for number in range(experts)] if len(shape) == 3 else [()]
+        deltas = [_joined(change.formula, part) for part in parts]
+        rows = torch.cat([delta.a for delta in deltas])
+        return {a: rows, b: torch.stack([delta.b for delta in deltas], dim=2).flatten(1)}
+
+    return Form(
+        {a: (code, (experts * rank, into)), b: (code, (out, rank * experts))},
+        load,
+        dict.fromkeys(full, rank),
+        {"target_parameters": full[0]},
+    )
+
+
+def whole(change: TargetChange, *, beside: str) -> Form:
+    """Values that take the place of the base's: saved modules, biases, trained tokens.
+
+    Args:
+        change: changes of weight 1 in all.
+        beside: what of the module has factors: ``""``, ``"module"``, or this very ``"parameter"``.
+
+    Raises:
+        CannotSaveError: it is more than that.
+    """
+    one = change.formula.terms[0].change  # all of them put in the same values
+    if sum(term.weight for term in change.formula.terms) != 1:
+        message = "values that replace the base's can be kept only with weight 1"
+        raise CannotSaveError(message)
+    start = f"{PREFIX}{change.module}."
+    if isinstance(one, Rows):
+        if len(change.formula.terms) > 1 or beside:
+            message = "trained tokens can be kept only alone"
+            raise CannotSaveError(message)
+        key = f"{start}token_adapter.trainable_tokens_delta"
+        return _copy(key, one.value, tokens={change.module: one.indices})
+    assert isinstance(one, Replacement)  # noqa: S101 - the caller looked
+    if one.rows is not None:
+        message = "an embedding that was saved together with trained tokens has no form of its own"
+        raise CannotSaveError(message)
+    if beside == "parameter":
+        return _copy(f"{start}base_layer.{change.parameter}", one.value)
+    if change.kinds == {"bias"}:
+        between = "base_layer." if beside else ""
+        return _copy(f"{start}{between}{change.parameter}", one.value, bias="all")
+    if beside:
+        message = "its module has factors besides"
+        raise CannotSaveError(message)
+    return _copy(start + change.parameter, one.value, modules_to_save=change.module)
+
+
+def _copy(
+    key: str,
+    entry: TensorEntry,
+    *,
+    tokens: Mapping[str, tuple[int, ...]] | None = None,
+    **lists: str,
+) -> Form:
+    def load() -> Tensors:
+        return {key: read_tensor(entry)}
+
+    return Form({key: (entry.dtype, entry.shape)}, load, lists=lists, tokens=tokens or {})
+
+
+def _changes(change: TargetChange) -> list[Change]:
+    return [term.change for term in change.formula.terms]
+
+
+def _shape(change: TargetChange) -> tuple[int, ...]:
+    if change.shape is None:
+        message = "the shape of the parameter is not known"
+        raise CannotSaveError(message)
+    return change.shape
+
+
+def _rank(change: TargetChange) -> int:
+    return sum(_rank_of(one) for one in _changes(change))
+
+
+def _rank_of(change: Change) -> int:
+    if isinstance(change, LowRank | ExpertLowRank):
+        return change.rank
+    return sum(term.b.shape[1] for term in _product(change))
+
+
+def _product(change: Change) -> list[Term]:
+    if not isinstance(change, Computed):
+        message = "values that replace the base's and factors have no common form"
+        raise CannotSaveError(message)
+    make = FACTORS.get(change.kind)
+    if make is None:
+        message = f"{change.kind} is no product of two factors"
+        raise CannotSaveError(message)
+    return make({name: read_doubles(e) for name, e in change.tensors.items()}, change.options)
+
+
+def _joined(formula: Sum, part: tuple[int | slice, ...] = (), *, turned: bool = False) -> Folded:
+    terms: list[Term] = []
+    for item in formula.terms:
+        computed = isinstance(item.change, Computed)
+        found = _product(item.change) if computed else [factors(item.change, part)]
+        terms += [Term(b, a, item.weight * coefficient) for b, a, coefficient in found]
+    return join(terms, transposed=turned, dtype=FLOATS[_code(formula)]).delta
+
+
+def _code(formula: Sum) -> str:
+    """Return float64 if an adapter has it, else float32."""
+    wide = any(entry.dtype == "F64" for item in formula.terms for entry in _entries(item.change))
+    return "F64" if wide else "F32"
+
+
+def _entries(change: Change) -> Iterator[TensorEntry]:
+    if isinstance(change, LowRank | ExpertLowRank):
+        yield from (change.a, change.b)
+    elif isinstance(change, Computed):
+        yield from change.tensors.values()
