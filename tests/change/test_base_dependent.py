@@ -12,6 +12,7 @@ import pytest
 import torch
 from peft import get_peft_model
 from peft.tuners.boft import layer as boft_layer
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -80,6 +81,7 @@ def applied(base: nn.Module, target: Target) -> torch.Tensor | None:
     flip = isinstance(module, Conv1D) and target.parameter == "weight"
     weight = weight.detach().T if flip else weight.detach()
     tensors = {name: read_finite(entry).double() for name, entry in change.tensors.items()}
+    tensors |= {f"base.{name}": getattr(module, name).detach() for name in change.reads}
     if change.shape is not None:
         assert tuple(weight.shape) == change.shape
     delta = FORMULAS[change.kind](tensors, change.options, weight)
@@ -268,6 +270,37 @@ def test_miss(tmp_path: Path, config: peft.MissConfig, changed: list[str]) -> No
 def test_road(tmp_path: Path, variant: str) -> None:
     config = peft.RoadConfig(variant=variant, group_size=4, target_modules=["linear", "plain"])
     check(tmp_path, config, BOTH | {"plain.weight"})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"config_A_B": "vector", "config_C": "vector", "config_D_E": "vector"},
+        {"config_A_B": "constant", "config_C": "none"},
+        {"config_A_B": "none", "config_D_E": "none"},
+    ],
+)
+def test_glora(tmp_path: Path, options: dict[str, Any]) -> None:
+    config = peft.GloraConfig(r=3, target_modules=["linear", "plain"], **options)
+    weights = {"linear.weight", "plain.weight"}
+    check(
+        tmp_path,
+        config,
+        {"linear.bias"}
+        if "none" in options.values() and "config_D_E" in options
+        else weights | {"linear.bias"},
+    )
+
+
+def test_a_path_that_is_none_but_holds_values_is_refused(tmp_path: Path) -> None:
+    base, _ = write(tmp_path, peft.GloraConfig(target_modules=["plain"]))
+    path = tmp_path / "adapter_model.safetensors"
+    state = load_file(path)
+    save_file({key: tensor + key.endswith("D.zeros") for key, tensor in state.items()}, path)
+    [target] = read(tmp_path).targets
+    with pytest.raises(UnsupportedAdapterError, match="path D"):
+        applied(base, target)
 
 
 def test_ln_tuning(tmp_path: Path) -> None:

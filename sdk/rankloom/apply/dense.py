@@ -10,6 +10,7 @@ import torch
 
 from rankloom.apply.narrow import narrow
 from rankloom.apply.transfer import read_into, view_bytes
+from rankloom.base.pieces import parameter_shape
 from rankloom.change.dense import Dense
 from rankloom.change.dtypes import FLOATS
 from rankloom.tensorfile.index import index
@@ -57,10 +58,7 @@ class Slabs:
     ) -> None:
         # What replaces values comes first, so that it finds W as it was.
         ordered = sorted(contributions, key=lambda one: not one.formula.replaces)
-        self._items = [
-            (one, Dense(one.formula, one.shape, partial(assemble, one, read), device))
-            for one in ordered
-        ]
+        self._items = [(one, _dense(one, read, device)) for one in ordered]
 
     def fill(self, result: torch.Tensor, weight: torch.Tensor, start: int) -> None:
         """Set ``result`` to rows of W′.
@@ -83,10 +81,19 @@ class Slabs:
         result.copy_(total)
 
 
-def assemble(one: Contribution, read: Read) -> torch.Tensor:
+def _dense(one: Contribution, read: Read, device: torch.device | str) -> Dense:
+    whole = partial(assemble, one.pieces, one.shape, read)
+    beside = {
+        name: partial(assemble, pieces, parameter_shape(pieces), read)
+        for name, pieces in one.beside.items()
+    }
+    return Dense(one.formula, one.shape, whole, device, beside)
+
+
+def assemble(pieces: Sequence[Piece], shape: tuple[int, ...], read: Read) -> torch.Tensor:
     """Return all of a parameter in float64, from its pieces, as the module has it."""
-    whole = torch.empty(one.shape, dtype=torch.float64)
-    for piece in one.pieces:
+    whole = torch.empty(shape, dtype=torch.float64)
+    for piece in pieces:
         whole[piece.part] = _values(piece, read)
     return whole
 

@@ -87,7 +87,10 @@ def find(
             key = str([(p.entry.name, p.transposed, p.region, p.part) for p in pieces])
             earlier = found[key].formula.terms if key in found else ()
             findings += _clashes(change, earlier)
-            found[key] = Located(pieces, Sum(earlier + change.formula.terms))
+            formula = Sum(earlier + change.formula.terms)
+            beside = {name: locate(change.beside(name)) for name in formula.reads}
+            findings += [_unread(change, name) for name, where in beside.items() if not where]
+            found[key] = Located(pieces, formula, beside)
         elif not all(_may_be_absent(term.change) for term in change.formula.terms):
             absent.append(change)
     return list(found.values()), absent, findings
@@ -101,6 +104,11 @@ def lost_target(base: str, name: str, near: Sequence[str]) -> Finding:
     """Return the finding that a base has no place for a change."""
     message = f"{base} has no tensor {name}; nearest: {', '.join(near) or 'nothing like it'}"
     return Finding("TEN005", message, where=name)
+
+
+def _unread(change: TargetChange, name: str) -> Finding:
+    message = f"{change.name} changes by what {change.module}.{name} is, which the base has not"
+    return Finding("TEN005", message, where=change.name)
 
 
 def _clashes(change: TargetChange, earlier: Sequence[Weighted]) -> list[Finding]:
@@ -123,7 +131,7 @@ def by_tensor(
             findings.append(problem)
             continue
         for piece in item.pieces:
-            one = Contribution(piece, item.pieces, shape, item.formula)
+            one = Contribution(piece, item.pieces, shape, item.formula, item.beside)
             by_name[piece.entry.name] = (*by_name.get(piece.entry.name, ()), one)
     return by_name
 

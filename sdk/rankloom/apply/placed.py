@@ -16,10 +16,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """One parameter's pieces in the base and what is added to it."""
+    """One parameter's pieces in the base and what is added to it.
+
+    Attributes:
+        pieces: where it lies.
+        formula: what is added.
+        beside: where the other parameters of its module lie that the formula reads.
+    """
 
     pieces: tuple[Piece, ...]
     formula: Formula
+    beside: Mapping[str, tuple[Piece, ...]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -36,12 +43,14 @@ class Contribution:
         pieces: all pieces of the parameter, ``piece`` among them.
         shape: of the parameter, as the module has it.
         formula: what is added to the parameter.
+        beside: as for :class:`Located`.
     """
 
     piece: Piece
     pieces: tuple[Piece, ...]
     shape: tuple[int, ...]
     formula: Formula
+    beside: Mapping[str, tuple[Piece, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ class Dense:
         shape: of the parameter as the module has it.
         whole: gives all of the parameter in float64, for what depends on its values.
         device: where the parameter is.
+        beside: the same for other parameters of its module, by name.
     """
 
     def __init__(
@@ -46,9 +47,10 @@ class Dense:
         shape: tuple[int, ...],
         whole: Callable[[], torch.Tensor],
         device: torch.device | str = "cpu",
+        beside: Mapping[str, Callable[[], torch.Tensor]] | None = None,
     ) -> None:
         self._formula, self._shape, self._whole = formula, shape, whole
-        self._device = device
+        self._device, self._beside = device, beside or {}
         self._computed: dict[int, torch.Tensor] = {}
 
     def add_(self, total: torch.Tensor, weight: torch.Tensor, part: Spans) -> None:
@@ -101,6 +103,8 @@ class Dense:
             message = f"there is no formula for the kind {change.kind}"
             raise UnsupportedAdapterError(message, hint="this is a fault of rankloom; report it")
         tensors = _tensors(change.tensors, self._device)
+        for name in change.reads:
+            tensors[f"base.{name}"] = self._beside[name]().to(self._device)
         if change.needs_base:
             weight = self._whole()
         else:  # only its shape may be used, and a formula that breaks this gets NaN

@@ -51,8 +51,8 @@ def _read(name: str, config: AdapterConfig, tensors: Mapping[str, TensorEntry]) 
 
 def _init(name: str, value: Any) -> str:  # noqa: ANN401 - a JSON value
     """Return the variant, which the field that names the initialisation decides too."""
-    if value in {"bat", "mini"}:
-        return str(value)
+    if isinstance(value, str) and value in {"bat", "mini"}:
+        return value
     return "standard" if value is None else str(checks.flag(name, value))
 
 
