@@ -150,6 +150,9 @@ CASES: list[tuple[str, Iterable[str], dict[str, Any], float]] = [
     ("UNILORA", [*MATRICES, "gpt"], {"save_indices": True, "theta_d_length": 40}, EXACT),
     ("TINYLORA", [*MATRICES, "gpt", "rows"], {"weight_tying": 1.0, "u": 5}, EXACT),
     ("TINYLORA", ["wide"], {"u": 5}, EXACT),
+    ("TINYLORA", [*MATRICES, "gpt", "rows", "odd"], {"u": 5}, EXACT),
+    ("TINYLORA", [*MATRICES, "rows", "odd"], {"u": 5, "weight_tying": 0.5}, EXACT),
+    ("TINYLORA", [*MATRICES, "rows"], {"u": 5, "weight_tying": 0.4, "projection_seed": 3}, EXACT),
     ("DELORA", MATRICES, {"r": 3, "rank_pattern": {"tall": 2}, "init_weights": False}, EXACT),
     ("GRALORA", [*MATRICES, "gpt"], {"r": 4, "alpha": 6, "hybrid_r": 2}, EXACT),
     ("GRALORA", MATRICES, {"r": 8, "gralora_k": 4}, EXACT),
@@ -364,7 +367,6 @@ REFUSED: list[tuple[str, list[str], dict[str, Any], str]] = [
     ("PVERA", ["wide"], {"r": 4, "save_projection": False}, "save_projection=True"),
     ("RANDLORA", ["wide"], {"r": 4, "save_projection": False}, "save_projection=True"),
     ("TINYLORA", ["wide"], {"save_projection": False}, "save_projection=True"),
-    ("TINYLORA", ["wide", "tall"], {}, "weight_tying=1"),
     ("UNILORA", ["wide"], {}, "save_indices=True"),
     ("FROD", ["wide"], {"progressbar": False, "save_projection": False}, "save_projection=True"),
     ("SUPERTUNING", ["wide"], {"save_precomputed_indices": False}, "save_precomputed_indices=True"),
@@ -474,3 +476,16 @@ def test_copies_of_a_projection_that_differ_are_refused(tmp_path: Path) -> None:
     (target,) = read(tmp_path).targets
     with pytest.raises(AdapterError, match="randlora_A"):
         delta(base, target)
+
+
+def test_a_vector_of_an_unknown_module_is_refused(tmp_path: Path) -> None:
+    base, _ = write(tmp_path, config("TINYLORA", MATRICES, u=5))
+    edit_config(tmp_path, projection_seed=43)  # one module's P then stands at another's number
+    found = []
+    for target in read(tmp_path).targets:
+        try:
+            delta(base, target)
+        except AdapterError as error:
+            found.append(str(error))
+    assert len(found) == 1
+    assert "tinylora_P" in found[0]

@@ -12,6 +12,7 @@ import torch
 
 from rankloom.change.kinds.reshape import as_weight
 from rankloom.change.kinds.shapes import require
+from rankloom.errors import AdapterError
 from rankloom_kernels import Term
 
 if TYPE_CHECKING:
@@ -117,15 +118,43 @@ def unilora(tensors: Tensors, _options: Options) -> Term:
     return Term(b, a)
 
 
-def tinylora(tensors: Tensors, _options: Options) -> Term:
+def tinylora(tensors: Tensors, options: Options) -> Term:
     """B·(Σ vᵢ Pᵢ)·A, with A and B from the base's singular vectors (arXiv 2602.04118).
 
     Args:
-        tensors: ``tinylora_A`` (r, in), ``tinylora_B`` (out, r), ``tinylora_P`` (u, r, r),
-            ``v`` (u,).
+        tensors: ``tinylora_A`` (r, in), ``tinylora_B`` (out, r), ``tinylora_P`` (u, r, r), and
+            ``v.<group>`` (u,) of all groups.
+        options: ``modules``, ``groups``, ``size`` of a group, ``seed`` of the first module's P.
+
+    Raises:
+        AdapterError: there are several groups, and P does not tell in which the module is.
     """
-    core = torch.einsum("u,ujk->jk", tensors["v"], tensors["tinylora_P"])
+    groups: int = options["groups"]
+    projection = tensors["tinylora_P"]
+    place = 0 if groups == 1 else _number(projection, options["seed"], options["modules"])
+    group = min(place // options["size"], groups - 1)
+    core = torch.einsum("u,ujk->jk", tensors[f"v.{group}"], projection)
     return Term(tensors["tinylora_B"], core @ tensors["tinylora_A"])
+
+
+def _number(projection: torch.Tensor, seed: int, modules: int) -> int:
+    """Return the number of the module that PEFT drew a projection for.
+
+    Projections of other numbers differ by about their own size, while the file may have rounded
+    its own to 16 bits.
+    """
+    std = projection.shape[1] ** -0.5
+    found = []
+    for number in range(modules):
+        generator = torch.Generator().manual_seed(seed + number)
+        drawn = torch.normal(0.0, std, projection.shape, generator=generator)
+        if torch.allclose(drawn.double(), projection, rtol=2**-8, atol=1e-6):
+            found.append(number)
+    if len(found) != 1:
+        message = "TEN009 nothing tells which of the vectors tinylora_v a module has: its"
+        message += f" tinylora_P is {len(found)} of those that projection_seed {seed} gives"
+        raise AdapterError(message, hint="merge it with PEFT, or train it with weight_tying=1")
+    return found[0]
 
 
 def delora(tensors: Tensors, options: Options) -> Term:
