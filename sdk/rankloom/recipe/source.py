@@ -16,6 +16,7 @@ Path = tuple[str | int, ...]
 """Where a value stands: keys and indices from the top."""
 
 MAX_BYTES = 1 << 20
+MAX_DEPTH = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Source:
 
 
 def parse(text: str, name: str = "recipe") -> Source:
-    """Read YAML without tags, aliases or duplicate keys.
+    """Read YAML without tags, aliases, duplicate keys or deep nesting.
 
     Raises:
         RefError: it is not such a document; the message names the line.
@@ -50,8 +51,7 @@ def parse(text: str, name: str = "recipe") -> Source:
         message = f"MRG007 {name} is longer than {MAX_BYTES} characters"
         raise RefError(message, hint="a recipe is a short text")
     try:
-        events = yaml.parse(text, Loader=yaml.SafeLoader)
-        _refuse_aliases(events, name)  # a few lines of aliases can unfold to gigabytes
+        _check(yaml.parse(text, Loader=yaml.SafeLoader), name)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
@@ -65,11 +65,22 @@ def parse(text: str, name: str = "recipe") -> Source:
     return Source(name, value, lines)
 
 
-def _refuse_aliases(events: Iterator[yaml.Event], name: str) -> None:
+def _check(events: Iterator[yaml.Event], name: str) -> None:
+    """Refuse what a recipe never needs: a few lines of aliases can unfold to gigabytes."""
+    depth = 0
     for event in events:
+        opens = isinstance(event, yaml.CollectionStartEvent)
+        depth += opens - isinstance(event, yaml.CollectionEndEvent)
+        what = ""
         if isinstance(event, yaml.AliasEvent):
-            message = f"MRG007 {name}, line {event.start_mark.line + 1}: aliases are not allowed"
-            raise RefError(message, hint="write the value out")
+            what = "aliases are not allowed"
+        elif isinstance(event, yaml.NodeEvent) and getattr(event, "tag", None) is not None:
+            what = "tags are not allowed"
+        elif depth > MAX_DEPTH:
+            what = f"nested deeper than {MAX_DEPTH} levels"
+        if what:
+            message = f"MRG007 {name}, line {event.start_mark.line + 1}: {what}"
+            raise RefError(message, hint="write plain texts, numbers, lists and keys")
 
 
 def _value(node: yaml.Node, where: Path, lines: dict[Path, int], name: str) -> Any:  # noqa: ANN401
@@ -80,14 +91,10 @@ def _value(node: yaml.Node, where: Path, lines: dict[Path, int], name: str) -> A
     if isinstance(node, yaml.MappingNode):
         return _mapping(node, where, lines, name)
     try:
-        return _scalars().construct_object(node)
-    except yaml.YAMLError as error:
-        message = f"MRG007 {name}, line {node.start_mark.line + 1}: {node.value[:80]!r} has a tag"
-        raise RefError(message, hint="write a plain text, number or boolean") from error
-
-
-def _scalars() -> yaml.SafeLoader:
-    return yaml.SafeLoader("")
+        return yaml.SafeLoader("").construct_object(node)
+    except (yaml.YAMLError, ValueError) as error:  # e.g. a date of the 31st of February
+        message = f"MRG007 {name}, line {node.start_mark.line + 1}: cannot read {node.value[:80]!r}"
+        raise RefError(message, hint="put texts that look like something else in quotes") from error
 
 
 def _mapping(
