@@ -1,0 +1,146 @@
+"""A weight for each layer or module, written as mergekit writes parameters.
+
+A weight is a number; a list of numbers, which is a gradient over the layers; or a list of filters,
+``[{filter: mlp, value: …}, {value: …}]``, of which the first that is found in a target's name
+holds. A recipe keeps it as JSON; what decides the bytes is one number for each adapter and target.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from rankloom.errors import RefError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Gradient:
+    """Numbers from the first layer to the last, at equal distances; linear between them."""
+
+    values: tuple[float, ...]
+
+    def at(self, layer: int, layers: int) -> float:
+        """Return the number for a layer; with as many numbers as layers, exactly its own."""
+        steps = max(1, layers - 1)
+        place, rest = divmod(layer * (len(self.values) - 1), steps)
+        if rest == 0:
+            return self.values[place]
+        low, high = self.values[place], self.values[place + 1]
+        return low + (high - low) * (rest / steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A weight for the targets with a text in their name; ``None``: for all."""
+
+    text: str | None
+    value: float | Gradient
+
+    def holds(self, target: str) -> bool:
+        """Whether a target's name has the text."""
+        return self.text is None or self.text in target
+
+
+Weight: TypeAlias = float | Gradient | tuple[Filter, ...]
+
+
+def read_weight(value: object) -> Weight:
+    """Return the weight that a JSON value stands for.
+
+    Raises:
+        RefError: it is neither a finite number, nor a list of them, nor filters.
+    """
+    if isinstance(value, dict):
+        return (_read_filter(value),)
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        return tuple(_read_filter(item) for item in value)
+    return _read_value(value)
+
+
+def _read_filter(value: dict[str, object]) -> Filter:
+    text = value.get("filter", "*")
+    if not {"value"} <= value.keys() <= {"filter", "value"} or not isinstance(text, str):
+        message = f"MRG003 {value!r} is no filter of a weight"
+        raise RefError(message, hint='write {"filter": "mlp", "value": 0.5}, or only "value"')
+    return Filter(None if text == "*" else text, _read_value(value["value"]))
+
+
+def _read_value(value: object) -> float | Gradient:
+    if isinstance(value, list) and value:
+        return Gradient(tuple(_read_number(item) for item in value))
+    return _read_number(value)
+
+
+def _read_number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        message = f"MRG003 {value!r} is no weight"
+        raise RefError(message, hint="a weight is a finite number, a list of them, or filters")
+    return float(value)
+
+
+def resolve(weight: Weight, target: str, layer: int | None, layers: int) -> float:
+    """Return the one number that a weight is for a target.
+
+    Args:
+        weight: as :func:`read_weight` gives it.
+        target: the target's name.
+        layer: number of its layer, from 0; ``None``: it lies in no layer (an embedding, a head).
+        layers: how many layers the base has.
+
+    Raises:
+        RefError: no filter holds; the layer is none of the base's; or a gradient does not say what
+            it is outside of the layers, because its ends differ.
+    """
+    if isinstance(weight, tuple):
+        found = next((case.value for case in weight if case.holds(target)), None)
+        if found is None:
+            message = f"MRG003 no filter of the weight holds for {target}"
+            raise RefError(message, hint='add {"value": …} at the end, for all other targets')
+        weight = found
+    if isinstance(weight, float):
+        return weight
+    return _along(weight, target, layer, layers)
+
+
+def _along(gradient: Gradient, target: str, layer: int | None, layers: int) -> float:
+    if layer is None:
+        first, last = gradient.values[0], gradient.values[-1]
+        if first != last:
+            message = f"MRG003 {target} lies in no layer, and the gradient goes from {first:g} to"
+            message += f" {last:g}"
+            raise RefError(message, hint="give that target a filter of its own, with one number")
+        return first
+    if not 0 <= layer < layers:
+        message = f"MRG003 {target} lies in layer {layer}, but the base has {layers}"
+        raise RefError(message, hint="give the base that the adapter was trained on")
+    return gradient.at(layer, layers)
+
+
+def unused_filters(weight: Weight, targets: Iterable[str]) -> tuple[str, ...]:
+    """Return the texts of filters that decide nothing, which mostly are slips of the pen."""
+    if not isinstance(weight, tuple):
+        return ()
+    used = {next((i for i, case in enumerate(weight) if case.holds(name)), -1) for name in targets}
+    return tuple(case.text for i, case in enumerate(weight) if case.text and i not in used)
+
+
+def resolve_all(
+    weights: Sequence[Weight], targets: Iterable[tuple[str, int | None, int]]
+) -> dict[str, tuple[float, ...]]:
+    """Return for each target the numbers of all adapters, in their order.
+
+    Args:
+        weights: one for each adapter.
+        targets: name, layer and number of layers; see :func:`resolve`.
+
+    Raises:
+        RefError: see :func:`resolve`.
+    """
+    return {
+        name: tuple(resolve(weight, name, layer, layers) for weight in weights)
+        for name, layer, layers in targets
+    }
