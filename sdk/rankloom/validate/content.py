@@ -80,7 +80,7 @@ def _layer_index(module: str, lists: tuple[str, ...]) -> int | None:
 def missing_layers(adapter: Adapter) -> Iterator[Finding]:
     """TEN006: between the first and the last layer every module is there as often."""
     groups: dict[tuple[str, str], set[int]] = {}
-    for target in adapter.targets:
+    for target in (target for target in adapter.targets if target.kind not in NOT_LISTED):
         if matched := _LAYER.fullmatch(target.module):
             groups.setdefault((matched[1], matched[3]), set()).add(int(matched[2]))
     layers: dict[str, set[int]] = {}
