@@ -123,8 +123,11 @@ def _plain(tensors: Tensors, key: str) -> str:
 
 
 def _is_within(name: str, modules: tuple[str, ...]) -> bool:
-    """Tell whether a parameter is of a module that is saved whole, or of a part of one."""
-    return any(f".{module}." in f".{name}" for module in modules)
+    """Tell whether a parameter is of a module that is saved whole, or of a part of one.
+
+    PEFT compares ends of names here: ``norm`` names ``final_norm`` too.
+    """
+    return any(f"{module}." in name for module in modules)
 
 
 def _is_explained(config: AdapterConfig, modules: tuple[str, ...], key: str, name: str) -> bool:
