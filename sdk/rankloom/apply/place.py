@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from itertools import product
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 from rankloom.adapter.change import Computed, Replacement
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from rankloom.adapter.change import Change, Target
     from rankloom.base.model import Base, Piece
-    from rankloom.change.formula import Formula, TargetChange, Weighted
+    from rankloom.change.formula import Formula, TargetChange
     from rankloom.tensorfile.header import TensorEntry
 
 
@@ -46,6 +46,7 @@ def place(base: Base, changes: Sequence[TargetChange]) -> Placement:
     settled, untied = settle(located, whole, ties)
     resizing = [item for item in settled if is_resized(item)]
     rest = [item for item in settled if not is_resized(item)]
+    findings += [finding for item in resizing if (finding := _clash(item))]
     tensors = {item.name: resized(item) for item in resizing}
     for name, found in by_tensor(rest, findings).items():
         entry, new = found[0].piece.entry, name not in base.tensors
@@ -86,7 +87,6 @@ def find(
         if pieces := locate(change.target):
             key = str([(p.entry.name, p.transposed, p.region, p.part) for p in pieces])
             earlier = found[key].formula.terms if key in found else ()
-            findings += _clashes(change, earlier)
             formula = Sum(earlier + change.formula.terms)
             beside = {name: locate(change.beside(name)) for name in formula.reads}
             findings += [_unread(change, name) for name, where in beside.items() if not where]
@@ -111,13 +111,13 @@ def _unread(change: TargetChange, name: str) -> Finding:
     return Finding("TEN005", message, where=change.name)
 
 
-def _clashes(change: TargetChange, earlier: Sequence[Weighted]) -> list[Finding]:
-    """Find what two spellings of one parameter hide until they meet here."""
-    pairs = product((term.change for term in earlier), change.formula.terms)
-    if not any(clash(one, two.change) for one, two in pairs):
-        return []
-    message = f"two adapters put values of their own in {change.name}"
-    return [Finding("MRG005", message, where=change.name, fix="compose one of them only")]
+def _clash(item: Located) -> Finding | None:
+    """Find what two spellings of one parameter, or a tie, hide until they meet here."""
+    changes = [term.change for term in item.formula.terms]
+    if not any(clash(one, two) for one, two in combinations(changes, 2)):
+        return None
+    message = f"two adapters put values of their own in {item.name}"
+    return Finding("MRG005", message, where=item.name, fix="compose one of them only")
 
 
 def by_tensor(
@@ -127,7 +127,7 @@ def by_tensor(
     by_name: dict[str, tuple[Contribution, ...]] = {}
     for item in located:
         shape = parameter_shape(item.pieces)
-        if problem := _problem(item, shape):
+        if problem := _clash(item) or _problem(item, shape):
             findings.append(problem)
             continue
         for piece in item.pieces:

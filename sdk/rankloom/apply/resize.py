@@ -17,11 +17,19 @@ if TYPE_CHECKING:
 
     from rankloom.base.model import Base
 
-_VOCABULARY = frozenset(
-    """embed_tokens embed_in embed_out wte word_embeddings tokens_embed shared
-    lm_head output_projection vocab_projector final_logits_bias predictions""".split()  # noqa: SIM905
+_INPUTS = frozenset(
+    ["embed_tokens", "embed_in", "wte", "word_embeddings", "tokens_embed", "shared"]
 )
+_HEADS = frozenset(
+    ["lm_head", "embed_out", "output_projection", "vocab_projector", "predictions", "proj_out"]
+)
+_VOCABULARY = _INPUTS | _HEADS | {"final_logits_bias"}
 """Parts of the names of tensors that have a row for each token."""
+
+
+def is_head(name: str) -> bool:
+    """Tell whether a tensor is a language-model head by its name, not an input embedding."""
+    return bool(_HEADS & set(name.split(".")))
 
 
 def is_resized(item: Located) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rankloom.adapter.change import Replacement, Rows
 from rankloom.apply.placed import Located, Placed
+from rankloom.apply.resize import is_head
 from rankloom.base.model import Piece
 from rankloom.change.formula import Sum
 from rankloom.recipe.meeting import same
@@ -56,17 +57,16 @@ def settle(
     """
     tied = ties.keys() | set(ties.values())
     by_name = {item.name: item for item in located if item.name in tied}
-    others = [item for item in located if item.name not in tied]
+    settled = [item for item in located if item.name not in tied]
     untied = set[str]()
     for members in _groups(ties):
         terms = {name: _terms(name, members, by_name) for name in members}
         if any(not _same(terms[members[0]], other) for other in terms.values()):
             untied |= set(members)
         for name, found in terms.items():
-            if found:
-                pieces = by_name[name].pieces if name in by_name else (Piece(base.tensors[name]),)
-                by_name[name] = Located(pieces, Sum(found))
-    return [*others, *by_name.values()], untied
+            item = by_name.get(name) or Located((Piece(base.tensors[name]),), Sum(()))
+            settled += [replace(item, formula=Sum(found))] if found else []
+    return settled, untied
 
 
 def own_tensors(base: Base, whole: Base) -> dict[str, Placed]:
@@ -88,24 +88,37 @@ def _groups(ties: Mapping[str, str]) -> Iterable[list[str]]:
 def _terms(
     name: str, members: Sequence[str], by_name: Mapping[str, Located]
 ) -> tuple[Weighted, ...]:
-    """Return what is added to one of several tied tensors: its own, and what spreads to it."""
-    found = list(by_name[name].formula.terms) if name in by_name else []
-    for other in (other for other in members if other != name and other in by_name):
-        for term in by_name[other].formula.terms:
-            spreads = _spreads(term.change, from_source=other == members[0])
-            if spreads and not any(_equal(term, known) for known in found):
-                found.append(term)
-    return tuple(found)
+    """Return what is added to one of several tied tensors: its own, and what reaches it."""
+    own = by_name[name].formula.terms if name in by_name else ()
+    others = [other for other in members if other != name and other in by_name]
+    reaching = [
+        replace(term, change=change)
+        for other in others
+        for term in by_name[other].formula.terms
+        if (change := _spread(term.change, is_input=not is_head(other)))
+    ]
+    return (*own, *reaching)
 
 
-def _spreads(change: Change, *, from_source: bool) -> bool:
+def _spread(change: Change, *, is_input: bool) -> Replacement | Rows | None:
+    """Return what a change of one tensor does to those that are tied to it."""
     if isinstance(change, Rows):
-        return change.spreads and from_source
-    return isinstance(change, Replacement) and change.spreads
+        return change if change.spreads and is_input else None
+    if not isinstance(change, Replacement) or not change.spreads:
+        return None
+    rows = change.rows if change.rows and change.rows.spreads and is_input else None
+    return replace(change, rows=rows)
 
 
 def _same(one: Sequence[Weighted], two: Sequence[Weighted]) -> bool:
-    return len(one) == len(two) and all(map(_equal, one, two))
+    """Tell whether two sums have the same terms, in whatever order."""
+    left = list(two)
+    for term in one:
+        place = next((n for n, other in enumerate(left) if _equal(term, other)), None)
+        if place is None:
+            return False
+        del left[place]
+    return not left
 
 
 def _equal(one: Weighted, two: Weighted) -> bool:

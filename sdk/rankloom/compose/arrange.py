@@ -34,6 +34,8 @@ def arrange(changes: Iterable[TargetChange]) -> list[Form]:
             forms.append(_form(change, factored))
         except CannotSaveError as error:
             refused.append(f"{change.name}: {error}")
+    if not refused and not any(form.ranks or form.tokens for form in forms):
+        refused = [f"{split[0].name}: PEFT loads no adapter that only replaces modules"]
     if refused:
         more = f" (and {len(refused) - 1} more)" if refused[1:] else ""
         message = f"PEFT has no form for what this changes in {refused[0]}{more}"

@@ -29,6 +29,10 @@ LINEAR = ("lora_A.weight", "lora_B.weight")
 EMBEDDING = ("lora_embedding_A", "lora_embedding_B")
 
 
+_MATRICES = frozenset(["adalora", "delora", "unilora", "vblora"])
+"""Kinds of linear layers only."""
+
+
 class CannotSaveError(Exception):
     """PEFT has no form for a change; the text says why."""
 
@@ -64,7 +68,7 @@ def layer(change: TargetChange) -> Form:
         raise CannotSaveError(message)
     is_embedding = turned.pop()
     rank, shape = _rank(change), _shape(change)
-    into, out = shape[::-1] if is_embedding else (shape[1], shape[0])
+    into, out = shape[:2] if is_embedding else (shape[1], shape[0])
     kernel = shape[2:]
     a, b = (f"{PREFIX}{change.module}.{leaf}" for leaf in (EMBEDDING if is_embedding else LINEAR))
     shapes = {a: (rank, into, *kernel), b: (out, rank, *[1] * len(kernel))}
@@ -168,10 +172,13 @@ def _changes(change: TargetChange) -> list[Change]:
 
 
 def _shape(change: TargetChange) -> tuple[int, ...]:
-    if change.shape is None:
+    if change.shape is not None:
+        return change.shape
+    first = _changes(change)[0]
+    if not isinstance(first, Computed) or first.kind not in _MATRICES:
         message = "the shape of the parameter is not known"
         raise CannotSaveError(message)
-    return change.shape
+    return _product(first)[0].shape
 
 
 def _rank(change: TargetChange) -> int:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from rankloom.tensorfile.header import TensorEntry
 
 
+_CHUNK = 1 << 20
+
+
 def check_shapes(name: str, changes: Sequence[tuple[str, Change]]) -> None:
     """Demand that all changes of one parameter, each with its adapter's label, agree on its shape.
 
@@ -68,16 +71,23 @@ def clash(one: Change, two: Change) -> bool:
 def same(one: Change, two: Change) -> bool:
     """Tell whether two changes are the same, by their bytes where they put in values."""
     if isinstance(one, Replacement) and isinstance(two, Replacement):
-        alike = (one.value.dtype, one.shape) == (two.value.dtype, two.shape)
-        return alike and _bytes(one.value) == _bytes(two.value) and _same_rows(one, two)
+        return _same_values(one.value, two.value) and _same_rows(one.rows, two.rows)
+    if isinstance(one, Rows) and isinstance(two, Rows):
+        return _same_rows(one, two)
     return one == two
 
 
-def _same_rows(one: Replacement, two: Replacement) -> bool:
-    if one.rows is None or two.rows is None:
-        return one.rows is two.rows
-    alike = one.rows.indices == two.rows.indices and one.rows.value.dtype == two.rows.value.dtype
-    return alike and _bytes(one.rows.value) == _bytes(two.rows.value)
+def _same_rows(one: Rows | None, two: Rows | None) -> bool:
+    if one is None or two is None:
+        return one is two
+    return one.indices == two.indices and _same_values(one.value, two.value)
+
+
+def _same_values(one: TensorEntry, two: TensorEntry) -> bool:
+    if (one.dtype, one.shape) != (two.dtype, two.shape):
+        return False
+    starts = range(0, one.nbytes, _CHUNK)
+    return one == two or all(_bytes(one, at, _CHUNK) == _bytes(two, at, _CHUNK) for at in starts)
 
 
 def _row(change: Rows, row: int) -> bytes:
@@ -85,7 +95,7 @@ def _row(change: Rows, row: int) -> bytes:
     return _bytes(change.value, change.indices.index(row) * width, width)
 
 
-def _bytes(entry: TensorEntry, offset: int = 0, count: int | None = None) -> bytes:
+def _bytes(entry: TensorEntry, offset: int, count: int) -> bytes:
     with entry.path.open("rb") as stream:
         stream.seek(entry.start + offset)
-        return stream.read(entry.nbytes if count is None else count)
+        return stream.read(min(count, entry.nbytes - offset))
