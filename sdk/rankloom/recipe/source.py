@@ -79,7 +79,8 @@ def _check(events: Iterator[yaml.Event], name: str) -> None:
         elif depth > MAX_DEPTH:
             what = f"nested deeper than {MAX_DEPTH} levels"
         if what:
-            message = f"MRG007 {name}, line {event.start_mark.line + 1}: {what}"
+            line = event.start_mark.line + 1 if event.start_mark else 1
+            message = f"MRG007 {name}, line {line}: {what}"
             raise RefError(message, hint="write plain texts, numbers, lists and keys")
 
 
