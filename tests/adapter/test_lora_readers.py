@@ -268,6 +268,7 @@ def test_parameters_whose_order_nothing_tells_are_left_to_the_base(tmp_path: Pat
 
 COVERED: dict[str, Options] = {
     "saved": {"target_modules": ["lin"], "modules_to_save": ["head"]},
+    "saved and targeted": {"target_modules": ["lin", "norm"], "modules_to_save": ["norm", "head"]},
     "biases": {"target_modules": ["lin"], "bias": "all"},
     "tokens": {"target_modules": ["lin"], "trainable_token_indices": {"emb": [1]}},
     "attention": {"target_modules": ["mha"]},

@@ -48,7 +48,9 @@ def target_modules(adapter: Adapter) -> Iterator[Finding]:
     if strange and not _ties(config):
         message = f"target_modules does not name modules that have tensors: {named(strange)}"
         yield RULES["CFG006"].finding(message, where="target_modules")
-    if not config.exclude_modules and (unused := rule.unused(modules)):
+    saved = dict.fromkeys(config.options.get("modules_to_save") or ())
+    others = {target.module: None for target in adapter.targets} | saved
+    if not config.exclude_modules and (unused := rule.unused(others)):
         message = f"target_modules names modules without tensors: {named(unused)}"
         yield RULES["CFG006"].finding(message, where="target_modules")
 
