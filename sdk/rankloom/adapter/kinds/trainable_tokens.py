@@ -1,6 +1,7 @@
 """Trainable tokens: some rows of an embedding, ``<module>.trainable_tokens_delta`` (n, width).
 
-In spite of the name they replace the rows, whose numbers are in the config.
+In spite of the name they replace the rows, whose numbers are in the config. Of a tied head the file
+holds a copy.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rankloom.adapter.change import Rows, Target
 from rankloom.adapter.field_values import refuse
 from rankloom.adapter.kinds.kind import Field, Kind
-from rankloom.adapter.kinds.layout import read_layouts
+from rankloom.adapter.kinds.layout import by_module, read_layouts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 def _read(config: AdapterConfig, tensors: Mapping[str, TensorEntry]) -> Reading:
     indices = config.options["token_indices"]
 
+    lone = len(by_module(tensors, ["trainable_tokens_delta"])) == 1
+
     def build(parts: Parts) -> Iterator[Target]:
-        rows = Rows(parts.tensors["trainable_tokens_delta"], indices)
+        rows = Rows(parts.tensors["trainable_tokens_delta"], indices, spreads=lone)
         yield Target(parts.module, "trainable_tokens", rows)
 
     layout = {"trainable_tokens_delta": "n width"}

@@ -109,9 +109,7 @@ FORMULAS: dict[str, Formula] = {
 FACTORS: dict[str, Factors] = {
     "bdlora": low_rank.bdlora_factors,
     "lora_conv": low_rank.lora_conv_factors,
-    "adalora": factored.alone(factored.adalora),
     "delora": factored.alone(factored.delora),
-    "loha": factored.alone(factored.loha),
     "unilora": factored.alone(factored.unilora),
     "vblora": factored.alone(factored.vblora),
 }

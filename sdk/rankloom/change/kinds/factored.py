@@ -170,15 +170,3 @@ def delora(tensors: Tensors, options: Options) -> Term:
     norms = b.norm(dim=0).clamp(min=1e-4) * a.norm(dim=1).clamp(min=1e-4)
     core = tensors["delora_lambda"] / options["rank"] / norms
     return Term(b * core, a * tensors["delora_w_norm"])
-
-
-def loha(tensors: Tensors, options: Options) -> Term:
-    """W1a·W1b ∘ W2a·W2b as a product of rank r² (FedPara, arXiv 2108.06098, proposition 1).
-
-    Args:
-        tensors: ``hada_w1_a``, ``hada_w2_a`` (out, r); ``hada_w1_b``, ``hada_w2_b`` (r, in).
-        options: ``scale``.
-    """
-    b = tensors["hada_w1_a"][:, :, None] * tensors["hada_w2_a"][:, None, :]
-    a = tensors["hada_w1_b"][:, None, :] * tensors["hada_w2_b"][None, :, :]
-    return Term(b.flatten(1), a.flatten(0, 1), options["scale"])

@@ -62,11 +62,20 @@ def lokr(tensors: Tensors, options: Options, weight: torch.Tensor) -> torch.Tens
     if first is None:
         first = tensors["lokr_w1_a"] @ tensors["lokr_w1_b"]
     second = _second(tensors)
+    rows = len(first) * len(second)
     if second.ndim == 4:
         first = first[:, :, None, None]
-    # With three axes (a one-dimensional kernel) PEFT multiplies the last two of W2 by those of W1.
-    delta = torch.kron(first, second.contiguous())
-    return as_weight(options["scale"] * delta, weight, "LoKr", rows=first.shape[0] * len(second))
+    elif second.ndim == 3:  # a kernel of one dimension: PEFT multiplies the last two axes instead
+        first = first[None]
+    return as_weight(options["scale"] * _kron(first, second), weight, "LoKr", rows=rows)
+
+
+def _kron(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Return the Kronecker product along every axis (``torch.kron`` fails on some strides)."""
+    shape = [one * two for one, two in zip(first.shape, second.shape, strict=True)]
+    for axis in range(len(shape)):
+        first, second = first.unsqueeze(2 * axis + 1), second.unsqueeze(2 * axis)
+    return (first * second).reshape(shape)
 
 
 def _second(tensors: Tensors) -> torch.Tensor:
