@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rankloom.adapter.patterns import PatternTable, TargetRule
@@ -83,8 +84,14 @@ class Scales:
 
     def __init__(self, config: AdapterConfig) -> None:
         self._config = config
-        self._ranks = PatternTable(config.rank_pattern)
-        self._alphas = PatternTable(config.alpha_pattern)
+
+    @cached_property
+    def _ranks(self) -> PatternTable:
+        return PatternTable(self._config.rank_pattern)
+
+    @cached_property
+    def _alphas(self) -> PatternTable:
+        return PatternTable(self._config.alpha_pattern)
 
     def rank(self, module: str) -> int:
         """Return the rank that the config gives a module."""
