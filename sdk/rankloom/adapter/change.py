@@ -142,6 +142,8 @@ class Computed:
             file does not say whether it has one.
         reads: other parameters of the module whose values the formula gets too, each beside its
             tensors as ``base.<parameter>``.
+        base: the values of W, where the adapter brings those of the base too and the change
+            depends on them; ``needs_base`` is false then.
     """
 
     kind: str
@@ -151,6 +153,7 @@ class Computed:
     shape: tuple[int, ...] | None = None
     if_present: bool = False
     reads: tuple[str, ...] = ()
+    base: TensorEntry | None = None
 
 
 Change = LowRank | ExpertLowRank | Replacement | Rows | Computed

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rankloom.adapter import fields, kinds
 from rankloom.adapter.kinds.reading import Reading
-from rankloom.adapter.kinds.saved import with_rows
+from rankloom.adapter.kinds.saved import with_base, with_rows
 from rankloom.finding import Finding
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def read(config: AdapterConfig, tensors: Mapping[str, TensorEntry]) -> Reading:
     findings += _leftover(left)
     if not tensors:
         findings.append(Finding("TEN002", "the adapter holds no tensor", fix="save it again"))
-    targets = sorted(with_rows(targets), key=lambda target: target.name)
+    targets = sorted(with_base(with_rows(targets)), key=lambda target: target.name)
     return Reading(tuple(targets), frozenset(tensors), tuple(findings))
 
 

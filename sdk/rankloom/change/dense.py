@@ -105,7 +105,9 @@ class Dense:
         tensors = _tensors(change.tensors, self._device)
         for name in change.reads:
             tensors[f"base.{name}"] = self._beside[name]().to(self._device)
-        if change.needs_base:
+        if change.base is not None:
+            weight = read_doubles(change.base).to(self._device)
+        elif change.needs_base:
             weight = self._whole()
         else:  # only its shape may be used, and a formula that breaks this gets NaN
             nothing = torch.full((), torch.nan, dtype=torch.float64, device=self._device)

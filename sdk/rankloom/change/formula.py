@@ -63,12 +63,6 @@ class Sum:
         return tuple(dict.fromkeys(name for change in changes for name in change.reads))
 
     @property
-    def reads(self) -> tuple[str, ...]:
-        """Other parameters of the module whose values some term needs."""
-        changes = [term.change for term in self.terms if isinstance(term.change, Computed)]
-        return tuple(dict.fromkeys(name for change in changes for name in change.reads))
-
-    @property
     def rank(self) -> int:
         """Rank of the sum as factors: the sum of the ranks."""
         return sum(rank_of(term.change) or 0 for term in self.terms)
@@ -115,10 +109,6 @@ class TargetChange:
         """The parameter as the base's names know it."""
         change = self.formula.terms[0].change
         return Target(self.module, "sum", change, self.parameter, self.candidates)
-
-    def beside(self, parameter: str) -> Target:
-        """Return another parameter of the same module."""
-        return replace(self.target, parameter=parameter, candidates=())
 
     def beside(self, parameter: str) -> Target:
         """Return another parameter of the same module."""

@@ -15,7 +15,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rankloom.adapter.change import Replacement, Rows, Target
+from rankloom.adapter.change import Computed, Replacement, Rows, Target
 from rankloom.adapter.config import FILE
 from rankloom.adapter.kinds import factors
 from rankloom.finding import Finding, Severity
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rankloom.adapter.config import AdapterConfig
     from rankloom.adapter.kinds.factors import Tensors
     from rankloom.adapter.kinds.reading import Reading
+    from rankloom.tensorfile.header import TensorEntry
 
 OPTIONS = frozenset(["bias", "modules_to_save"])
 
@@ -80,6 +81,24 @@ def with_rows(targets: Iterable[Target]) -> list[Target]:
     whole = {target.name for target in found if isinstance(target.change, Replacement)}
     kept = (t for t in found if not (isinstance(t.change, Rows) and t.name in whole))
     return [_joined(target, rows.get(target.name)) for target in kept]
+
+
+def with_base(targets: Iterable[Target]) -> list[Target]:
+    """Return targets in which a change that depends on a saved parameter depends on the file."""
+    found = list(targets)
+    whole = {
+        target.name: target.change.value
+        for target in found
+        if isinstance(target.change, Replacement) and target.change.rows is None
+    }
+    return [_based(target, whole.get(target.name)) for target in found]
+
+
+def _based(target: Target, value: TensorEntry | None) -> Target:
+    change = target.change
+    if value is None or not isinstance(change, Computed) or not change.needs_base:
+        return target
+    return replace(target, change=replace(change, base=value, needs_base=False))
 
 
 def _joined(target: Target, rows: Rows | None) -> Target:
