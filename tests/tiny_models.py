@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _TOKENS: dict[str, Any] = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
-_DECODER: dict[str, Any] = {
+DECODER: dict[str, Any] = {
     "vocab_size": 40, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 32, **_TOKENS,
 }  # fmt: skip
@@ -19,30 +19,30 @@ _ENCODER: dict[str, Any] = {
     "vocab_size": 40, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
     "num_attention_heads": 4, "max_position_embeddings": 32, **_TOKENS,
 }  # fmt: skip
-_VISION: dict[str, Any] = {
+VISION: dict[str, Any] = {
     "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
     "image_size": 8, "patch_size": 4,
 }  # fmt: skip
-_QWEN_MOE = {**_DECODER, "moe_intermediate_size": 12, "num_experts": 3, "num_experts_per_tok": 2}
+_QWEN_MOE = {**DECODER, "moe_intermediate_size": 12, "num_experts": 3, "num_experts_per_tok": 2}
 _DEEPSEEK = {
-    **_DECODER, "num_key_value_heads": 4, "moe_intermediate_size": 12, "n_routed_experts": 4,
+    **DECODER, "num_key_value_heads": 4, "moe_intermediate_size": 12, "n_routed_experts": 4,
     "n_group": 2, "topk_group": 1, "num_experts_per_tok": 2, "kv_lora_rank": 6, "q_lora_rank": 10,
     "qk_rope_head_dim": 4, "qk_nope_head_dim": 6, "v_head_dim": 8, "first_k_dense_replace": 1,
 }  # fmt: skip
-_GPT = {"vocab_size": 40, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 32, **_TOKENS}
+GPT = {"vocab_size": 40, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 32, **_TOKENS}
 
 
 def _llava() -> t.LlavaConfig:
     return t.LlavaConfig(
-        vision_config=t.CLIPVisionConfig(**_VISION),
-        text_config=t.LlamaConfig(**_DECODER),
+        vision_config=t.CLIPVisionConfig(**VISION),
+        text_config=t.LlamaConfig(**DECODER),
         image_token_index=5,
     )
 
 
 def _qwen2_vl(kind: type[t.PretrainedConfig]) -> t.PretrainedConfig:
     rope = {"rope_type": "default", "mrope_section": [1, 1, 0], "rope_theta": 1e4}
-    text = {**_DECODER, "rope_parameters": rope}
+    text = {**DECODER, "rope_parameters": rope}
     vision = {
         "depth": 2, "embed_dim": 16, "hidden_size": 16, "num_heads": 4, "patch_size": 4,
         "intermediate_size": 24, "out_hidden_size": 16,
@@ -52,20 +52,20 @@ def _qwen2_vl(kind: type[t.PretrainedConfig]) -> t.PretrainedConfig:
 
 def _gemma3() -> t.PretrainedConfig:
     return t.Gemma3Config(
-        text_config={**_DECODER, "head_dim": 6, "sliding_window": 8},
-        vision_config=_VISION,
+        text_config={**DECODER, "head_dim": 6, "sliding_window": 8},
+        vision_config=VISION,
         mm_tokens_per_image=4,
     )
 
 
 def _clip(kind: type[t.PretrainedConfig]) -> t.PretrainedConfig:
     text = {k: v for k, v in _ENCODER.items() if not k.endswith("token_id")}
-    return kind(text_config={**text, **_TOKENS}, vision_config=_VISION, projection_dim=10)
+    return kind(text_config={**text, **_TOKENS}, vision_config=VISION, projection_dim=10)
 
 
 def _blip2() -> t.PretrainedConfig:
     return t.Blip2Config(
-        vision_config=_VISION,
+        vision_config=VISION,
         qformer_config={**_ENCODER, "encoder_hidden_size": 16},
         text_config={
             "model_type": "opt", **_ENCODER, "ffn_dim": 24, "word_embed_proj_dim": 16,
@@ -75,53 +75,53 @@ def _blip2() -> t.PretrainedConfig:
 
 
 MODELS: dict[str, Callable[[], t.PreTrainedModel]] = {
-    "llama": lambda: t.LlamaForCausalLM(t.LlamaConfig(**_DECODER)),
+    "llama": lambda: t.LlamaForCausalLM(t.LlamaConfig(**DECODER)),
     "llama-tied": lambda: t.LlamaForCausalLM(
-        t.LlamaConfig(**_DECODER, tie_word_embeddings=True)
+        t.LlamaConfig(**DECODER, tie_word_embeddings=True)
     ),
-    "mistral": lambda: t.MistralForCausalLM(t.MistralConfig(**_DECODER)),
-    "qwen2": lambda: t.Qwen2ForCausalLM(t.Qwen2Config(**_DECODER)),
-    "qwen3": lambda: t.Qwen3ForCausalLM(t.Qwen3Config(**_DECODER, head_dim=6)),
-    "gemma": lambda: t.GemmaForCausalLM(t.GemmaConfig(**_DECODER, head_dim=6)),
-    "gemma2": lambda: t.Gemma2ForCausalLM(t.Gemma2Config(**_DECODER, head_dim=6)),
-    "phi": lambda: t.PhiForCausalLM(t.PhiConfig(**_DECODER)),
-    "phi3": lambda: t.Phi3ForCausalLM(t.Phi3Config(**_DECODER)),
-    "olmo2": lambda: t.Olmo2ForCausalLM(t.Olmo2Config(**_DECODER)),
-    "starcoder2": lambda: t.Starcoder2ForCausalLM(t.Starcoder2Config(**_DECODER)),
+    "mistral": lambda: t.MistralForCausalLM(t.MistralConfig(**DECODER)),
+    "qwen2": lambda: t.Qwen2ForCausalLM(t.Qwen2Config(**DECODER)),
+    "qwen3": lambda: t.Qwen3ForCausalLM(t.Qwen3Config(**DECODER, head_dim=6)),
+    "gemma": lambda: t.GemmaForCausalLM(t.GemmaConfig(**DECODER, head_dim=6)),
+    "gemma2": lambda: t.Gemma2ForCausalLM(t.Gemma2Config(**DECODER, head_dim=6)),
+    "phi": lambda: t.PhiForCausalLM(t.PhiConfig(**DECODER)),
+    "phi3": lambda: t.Phi3ForCausalLM(t.Phi3Config(**DECODER)),
+    "olmo2": lambda: t.Olmo2ForCausalLM(t.Olmo2Config(**DECODER)),
+    "starcoder2": lambda: t.Starcoder2ForCausalLM(t.Starcoder2Config(**DECODER)),
     "mixtral": lambda: t.MixtralForCausalLM(
-        t.MixtralConfig(**_DECODER, num_local_experts=3, num_experts_per_tok=2)
+        t.MixtralConfig(**DECODER, num_local_experts=3, num_experts_per_tok=2)
     ),
     "qwen2_moe": lambda: t.Qwen2MoeForCausalLM(
         t.Qwen2MoeConfig(**_QWEN_MOE, shared_expert_intermediate_size=20)
     ),
     "qwen3_moe": lambda: t.Qwen3MoeForCausalLM(t.Qwen3MoeConfig(**_QWEN_MOE, head_dim=6)),
     "olmoe": lambda: t.OlmoeForCausalLM(
-        t.OlmoeConfig(**_DECODER, num_experts=3, num_experts_per_tok=2)
+        t.OlmoeConfig(**DECODER, num_experts=3, num_experts_per_tok=2)
     ),
     "deepseek_v3": lambda: t.DeepseekV3ForCausalLM(t.DeepseekV3Config(**_DEEPSEEK)),
     "granitemoe": lambda: t.GraniteMoeForCausalLM(
-        t.GraniteMoeConfig(**_DECODER, num_local_experts=3, num_experts_per_tok=2)
+        t.GraniteMoeConfig(**DECODER, num_local_experts=3, num_experts_per_tok=2)
     ),
     "jamba": lambda: t.JambaForCausalLM(
         t.JambaConfig(
-            **_DECODER, num_experts=2, attn_layer_period=2, attn_layer_offset=1,
+            **DECODER, num_experts=2, attn_layer_period=2, attn_layer_offset=1,
             expert_layer_period=2, expert_layer_offset=1, mamba_d_state=4, mamba_dt_rank=3,
             use_mamba_kernels=False,
         )
     ),
     "gpt_oss": lambda: t.GptOssForCausalLM(
-        t.GptOssConfig(**_DECODER, num_local_experts=3, num_experts_per_tok=2, head_dim=4)
+        t.GptOssConfig(**DECODER, num_local_experts=3, num_experts_per_tok=2, head_dim=4)
     ),
     "llama4": lambda: t.Llama4ForCausalLM(
         t.Llama4TextConfig(
-            **_DECODER, num_local_experts=3, head_dim=4, intermediate_size_mlp=20,
+            **DECODER, num_local_experts=3, head_dim=4, intermediate_size_mlp=20,
         )
     ),
-    "gpt2": lambda: t.GPT2LMHeadModel(t.GPT2Config(**_GPT, n_inner=24)),
-    "gpt_bigcode": lambda: t.GPTBigCodeForCausalLM(t.GPTBigCodeConfig(**_GPT, n_inner=24)),
-    "gptj": lambda: t.GPTJForCausalLM(t.GPTJConfig(**_GPT, rotary_dim=2, n_inner=24)),
+    "gpt2": lambda: t.GPT2LMHeadModel(t.GPT2Config(**GPT, n_inner=24)),
+    "gpt_bigcode": lambda: t.GPTBigCodeForCausalLM(t.GPTBigCodeConfig(**GPT, n_inner=24)),
+    "gptj": lambda: t.GPTJForCausalLM(t.GPTJConfig(**GPT, rotary_dim=2, n_inner=24)),
     "gpt_neox": lambda: t.GPTNeoXForCausalLM(
-        t.GPTNeoXConfig(**{k: v for k, v in _DECODER.items() if k != "num_key_value_heads"})
+        t.GPTNeoXConfig(**{k: v for k, v in DECODER.items() if k != "num_key_value_heads"})
     ),
     "falcon": lambda: t.FalconForCausalLM(
         t.FalconConfig(**_ENCODER, ffn_hidden_size=24, new_decoder_architecture=True)
@@ -161,9 +161,9 @@ MODELS: dict[str, Callable[[], t.PreTrainedModel]] = {
     "deberta": lambda: t.DebertaV2ForSequenceClassification(
         t.DebertaV2Config(**_ENCODER, num_labels=3)
     ),
-    "vit": lambda: t.ViTForImageClassification(t.ViTConfig(**_VISION, num_labels=3)),
+    "vit": lambda: t.ViTForImageClassification(t.ViTConfig(**VISION, num_labels=3)),
     "dinov2": lambda: t.Dinov2ForImageClassification(
-        t.Dinov2Config(**{**_VISION, "mlp_ratio": 2}, num_labels=3)
+        t.Dinov2Config(**{**VISION, "mlp_ratio": 2}, num_labels=3)
     ),
     "swin": lambda: t.SwinForImageClassification(
         t.SwinConfig(image_size=16, patch_size=2, embed_dim=8, depths=[1, 1], num_heads=[2, 2],
@@ -193,7 +193,11 @@ MODELS: dict[str, Callable[[], t.PreTrainedModel]] = {
 def build(name: str, seed: int = 0) -> t.PreTrainedModel:
     """Return a tiny model whose every parameter is random."""
     torch.manual_seed(seed)
-    model = MODELS[name]()
+    return randomised(MODELS[name]())
+
+
+def randomised(model: t.PreTrainedModel) -> t.PreTrainedModel:
+    """Return a model with noise in every parameter, so that no two are equal by chance."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_()

@@ -5,56 +5,24 @@ The oracle is transformers: the model in memory, and what it makes of it on disk
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from safetensors import safe_open
 from transformers.pytorch_utils import Conv1D
 
-from rankloom.adapter.change import LowRank, Replacement, Target
+from base_cases import as_delta, as_value, assembled, stored
 from rankloom.base import reader
 from rankloom.base.locate import locate
-from rankloom.tensorfile.header import TensorEntry
 from tiny_models import MODELS, build
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
+    from pathlib import Path
 
-    from rankloom.base.model import Base, Piece
+    from rankloom.base.model import Base
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own, about tiny configs
-
-
-def entry(*shape: int) -> TensorEntry:
-    return TensorEntry(Path(), "", "F32", shape, 0, 0)
-
-
-def as_delta(name: str, rows: int, columns: int) -> Target:
-    module, _, parameter = name.rpartition(".")
-    return Target(module, "lora", LowRank(entry(1, columns), entry(rows, 1), 1.0), parameter)
-
-
-def as_value(name: str, shape: Sequence[int]) -> Target:
-    module, _, parameter = name.rpartition(".")
-    return Target(module, "saved", Replacement(entry(*shape)), parameter)
-
-
-@cache
-def stored(path: Path, name: str) -> torch.Tensor:
-    with safe_open(path, "pt") as file:
-        return file.get_tensor(name)
-
-
-def assembled(pieces: Sequence[Piece], shape: Sequence[int]) -> torch.Tensor:
-    """Build a parameter from its pieces; what no piece covers stays NaN."""
-    whole = torch.full(tuple(shape), torch.nan)
-    for piece in pieces:
-        values = stored(piece.entry.path, piece.entry.name)[piece.region]
-        whole[piece.part] = values.mT if piece.transposed else values
-    return whole
 
 
 def deltas(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

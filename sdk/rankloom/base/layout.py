@@ -52,8 +52,13 @@ class Layout:
 
     @cached_property
     def heads(self) -> frozenset[str]:
-        """The first parts of all names."""
+        """The first parts of all names in memory."""
         return frozenset(name.partition(".")[0] for name in self._made)
+
+    @cached_property
+    def all_heads(self) -> frozenset[str]:
+        """The first parts of all names."""
+        return frozenset(name.partition(".")[0] for name in self.known)
 
     def spellings(self, name: str) -> Iterator[str]:
         """Yield a name, and the same with or without the prefix of the class's backbone."""
@@ -66,10 +71,10 @@ class Layout:
         elif self.prefix not in self.heads:  # else this part is here, and the name is not in it
             yield name.removeprefix(start)
 
-    @property
-    def names(self) -> Iterator[str]:
-        """Names in memory of all parameters and buffers."""
-        return iter(self._made)
+    @cached_property
+    def known(self) -> frozenset[str]:
+        """All names, in memory and on disk."""
+        return frozenset({*self._tensors, *self._made})
 
     def parameter(self, name: str) -> View | None:
         """Return a parameter of the model; ``None``: there is none of this name.

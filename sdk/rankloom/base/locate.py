@@ -6,12 +6,12 @@ import difflib
 from typing import TYPE_CHECKING
 
 from rankloom.adapter.change import ExpertLowRank, Replacement, Rows
-from rankloom.base import orientation, tying, view
+from rankloom.base import orientation, quantised, tying, view
 from rankloom.base.view import NotAViewError
 from rankloom.errors import BaseError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from rankloom.adapter.change import Change, Target
     from rankloom.base.layout import Layout
@@ -28,9 +28,10 @@ def locate(base: Base, target: Target) -> tuple[Piece, ...]:
     it is the one of the target's candidates that has the change's shape.
 
     Raises:
-        BaseError: the name can mean two tensors; or the base keeps the values in a form to which
-            nothing can be added exactly; or nothing tells whether the tensor is stored as
-            (out, in) or as (in, out).
+        BaseError: the name can mean two tensors, or several modules share it; or the base keeps
+            the values in a form to which nothing can be added exactly; or nothing tells whether
+            the tensor is stored as (out, in) or as (in, out).
+        IncompatibleError: the base keeps it quantised.
     """
     found = {name: seen for name in _names(target) if (seen := resolve(base, name))}
     views = {name: _oriented(base, target, seen) for name, seen in found.items()}
@@ -43,8 +44,23 @@ def locate(base: Base, target: Target) -> tuple[Piece, ...]:
         raise BaseError(f"{message}, and the adapter does not say which it changes", hint=hint)
     for name, seen in chosen.items():
         tying.check(base, name)
+        for block in seen.blocks:
+            quantised.check(base, block.entry.name)
         return _pieces(name, seen)
+    for name in _names(target):
+        _check_absent(base, name)
     return ()
+
+
+def _check_absent(base: Base, name: str) -> None:
+    """Refuse a parameter that the base has in a form of its own instead."""
+    for spelled in base.layouts[0].spellings(name):
+        quantised.check(base, spelled)
+        module, _, parameter = spelled.rpartition(".")
+        for form in (f"parametrizations.{parameter}.original0", f"{parameter}_g"):
+            if f"{module}.{form}" in base.layouts[0].known:
+                why = f"it is computed from {form} and its like (weight norm)"
+                raise _kept_otherwise(name, why, "leave this module out of the adapter's targets")
 
 
 def _names(target: Target) -> Iterator[str]:
@@ -68,7 +84,7 @@ def resolve(base: Base, name: str) -> View | None:
             if found := _named(base, layout, spelled):
                 return found
     layout = base.layouts[0]
-    guessed = _guessed(name, {*base.tensors, *layout.names})
+    guessed = _guessed(name, layout)
     return _named(base, layout, guessed) if guessed else None
 
 
@@ -77,9 +93,7 @@ def _named(base: Base, layout: Layout, name: str) -> View | None:
     try:
         found = layout.parameter(name)
     except NotAViewError as error:
-        if stored is None:
-            raise _kept_otherwise(name, str(error)) from None
-        found = None
+        raise _kept_otherwise(name, str(error)) from None
     if found and stored:
         if {block.entry.name for block in found.blocks} != {name}:
             other = found.blocks[0].entry.name
@@ -92,21 +106,21 @@ def _named(base: Base, layout: Layout, name: str) -> View | None:
     return found or layout.stored(name)
 
 
-def _kept_otherwise(name: str, why: str) -> BaseError:
-    message = f"{name} is not in the base as such: {why}"
-    hint = "load the base with transformers and save it again with save_original_format=False"
-    return BaseError(message, hint=hint)
+_AS_IN_MEMORY = "load the base with transformers, save it with save_original_format=False"
 
 
-def _guessed(name: str, known: set[str]) -> str | None:
+def _kept_otherwise(name: str, why: str, hint: str = _AS_IN_MEMORY) -> BaseError:
+    return BaseError(f"{name} is not in the base as such: {why}", hint=hint)
+
+
+def _guessed(name: str, layout: Layout) -> str | None:
     """Return the one name that can be meant where a prefix is missing or too many."""
     first, _, rest = name.partition(".")
-    heads = {key.split(".", 1)[0] for key in known}
-    if first in heads:
+    if first in layout.all_heads:
         return None  # the checkpoint has this part of the model, and the name is not in it
-    if rest in known:
+    if rest in layout.known:
         return rest
-    found = [key for head in heads if (key := f"{head}.{name}") in known]
+    found = [key for head in layout.all_heads if (key := f"{head}.{name}") in layout.known]
     return found[0] if len(found) == 1 else None
 
 
@@ -116,15 +130,15 @@ def _oriented(base: Base, target: Target, seen: View) -> View:
     if len(seen.shape) == 2 and not isinstance(change, Replacement | Rows):
         turn = orientation.is_transposed(base, target.module, seen)
         return view.transpose(seen, 0, 1) if turn else seen
-    if len(seen.shape) == 3 and _is_turned(change, seen, base.config):
+    if len(seen.shape) == 3 and "experts" in target.module and _is_turned(base, change, seen):
         return view.transpose(seen, 1, 2)
     return seen
 
 
-def _is_turned(change: Change, seen: View, config: Mapping[str, object]) -> bool:
+def _is_turned(base: Base, change: Change, seen: View) -> bool:
     turned = (seen.shape[0], seen.shape[2], seen.shape[1])
     if seen.shape == turned:
-        return isinstance(change, ExpertLowRank) and orientation.has_transposed_experts(config)
+        return isinstance(change, ExpertLowRank) and orientation.has_transposed_experts(base.config)
     # Versions of transformers differ in how they keep experts; the change knows its own.
     return change.shape == turned
 
@@ -138,7 +152,7 @@ def _pieces(name: str, seen: View) -> tuple[Piece, ...]:
 
 def nearest(base: Base, name: str, count: int = 3) -> list[str]:
     """Return names of the base that a reader may have meant by ``name``, best first."""
-    known = {*base.tensors, *base.layouts[0].names}
+    known = base.layouts[0].known
     ending = name.split(".")[-2:]
     same = sorted(key for key in known if key.split(".")[-2:] == ending)
     # difflib compares all pairs of characters, so it gets a sample of a large base.

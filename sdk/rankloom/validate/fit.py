@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from rankloom.adapter.change import Computed, Replacement
 from rankloom.base import canonical
-from rankloom.base.locate import locate, nearest, resolve
+from rankloom.base.locate import locate, nearest
 from rankloom.base.pieces import parameter_shape
-from rankloom.errors import BaseError
+from rankloom.errors import BaseError, IncompatibleError
 from rankloom.tensorfile.entries import FLOATS
 from rankloom.validate.content import named
 from rankloom.validate.rules import RULES
@@ -30,15 +30,19 @@ def place(adapter: Adapter, base: Base) -> tuple[Placed, list[Finding]]:
     """Find every target's tensor in the base; TEN005 for those that have none."""
     placed: Placed = []
     lost: list[Target] = []
-    try:
-        for target in adapter.targets:
-            if pieces := locate(base, target):
-                placed += [(target, piece) for piece in pieces]
-            elif not _may_be_absent(target.change):
-                lost.append(target)
-    except BaseError as error:
-        return [], [RULES["BASE007"].finding(error.message, fix=error.hint)]
-    return placed, list(_lost(base, lost))
+    refused: dict[str, Finding] = {}
+    for target in adapter.targets:
+        try:
+            pieces = locate(base, target)
+        except (BaseError, IncompatibleError) as error:
+            found = error.findings or [RULES["BASE007"].finding(error.message, fix=error.hint)]
+            refused |= {finding.rule: finding for finding in found if finding.rule not in refused}
+            continue
+        if pieces:
+            placed += [(target, piece) for piece in pieces]
+        elif not _may_be_absent(target.change):
+            lost.append(target)
+    return placed, [*refused.values(), *_lost(base, lost)]
 
 
 def _may_be_absent(change: Change) -> bool:
@@ -46,11 +50,7 @@ def _may_be_absent(change: Change) -> bool:
 
 
 def _lost(base: Base, lost: list[Target]) -> Iterator[Finding]:
-    packed = [t.name for t in lost if _is_packed(base, t)]
-    if packed:
-        message = f"the base stores {named(packed)} packed: it is quantised"
-        yield RULES["BASE006"].finding(message, where=packed[0])
-    names = [target.name for target in lost if target.name not in packed]
+    names = [target.name for target in lost]
     if heads := [name for name in names if canonical.is_tied(name, base.config)]:
         message = f"the base has no {named(heads)} of its own: it is tied to the input embedding"
         yield RULES["BASE004"].finding(message, where=heads[0])
@@ -59,12 +59,6 @@ def _lost(base: Base, lost: list[Target]) -> Iterator[Finding]:
         hint = f"; nearest to the first: {', '.join(near)}" if near else ""
         message = f"the base has no tensor for {len(absent)} targets: {named(absent)}{hint}"
         yield RULES["TEN005"].finding(message, where=absent[0])
-
-
-def _is_packed(base: Base, target: Target) -> bool:
-    """Tell whether the base holds the target's module in a form of GPTQ, AWQ or their like."""
-    packed = ("qweight", "weight_packed", "qzeros", "weight_quantized")
-    return any(resolve(base, f"{target.module}.{name}") for name in packed)
 
 
 def shapes(placed: Placed) -> Iterator[Finding]:

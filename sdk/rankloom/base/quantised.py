@@ -1,0 +1,76 @@
+"""Quantised bases: which modules are kept in codes, to which no delta can be added exactly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rankloom.errors import IncompatibleError
+from rankloom.finding import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from rankloom.base.model import Base
+
+_MARKS = (
+    "qweight",
+    "qzeros",
+    "weight_packed",
+    "weight_quantized",
+    "weight_scale",
+    "weight_scale_inv",
+    "SCB",
+    "weight.SCB",
+    "weight.absmax",
+    "weight.quant_state.bitsandbytes__nf4",
+    "weight.quant_state.bitsandbytes__fp4",
+    "weight:_data",
+    "weight:qdata",
+    "weight._data",
+    "W_q",
+    "weight_scales",
+)
+"""Tensors that a module has besides its weight, or instead, where that is quantised."""
+_ENDINGS = ("_blocks", "_scales", "_scale_inv", "_packed")
+"""Of what is kept besides a parameter, or instead."""
+
+
+def check(base: Base, name: str) -> None:
+    """Refuse a parameter that the base keeps quantised.
+
+    Args:
+        base: the base.
+        name: name on disk of a parameter, whether it is stored or not.
+
+    Raises:
+        IncompatibleError: it does so, with finding BASE006.
+    """
+    for mark in _marks(name):
+        if mark in base.tensors:
+            raise _refused(base, name, mark)
+
+
+def _marks(name: str) -> Iterator[str]:
+    module, _, parameter = name.rpartition(".")
+    if parameter == "weight":
+        yield from (f"{module}.{mark}" for mark in _MARKS)
+    yield from (name + ending for ending in _ENDINGS)
+
+
+def _refused(base: Base, name: str, mark: str) -> IncompatibleError:
+    message = f"the base keeps {name} quantised, as {mark}"
+    if known := method(base.config):
+        message += f" ({known})"
+    fix = "use the base as it was before it was quantised, or save it with model.dequantize()"
+    finding = Finding("BASE006", message, where=name, fix=fix)
+    return IncompatibleError(str(finding), hint=fix, findings=[finding])
+
+
+def method(config: Mapping[str, object]) -> str | None:
+    """Return what a config calls the method that a base is quantised with."""
+    for key in ("quantization_config", "compression_config"):
+        found = config.get(key)
+        if isinstance(found, dict):
+            return str(found.get("quant_method") or found.get("quant_algo") or "quantised")
+    inner = config.get("text_config")
+    return method(inner) if isinstance(inner, dict) else None
