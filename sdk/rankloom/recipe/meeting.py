@@ -65,6 +65,9 @@ def clash(one: Change, two: Change) -> bool:
     if isinstance(one, Rows) and isinstance(two, Rows):
         common = set(one.indices) & set(two.indices)
         return any(_row(one, row) != _row(two, row) for row in common)
+    if isinstance(one, Rows) or isinstance(two, Rows):
+        # An embedding's own values stand beside its factors: they leave room for rows.
+        return not any(isinstance(item, Replacement) and item.spreads for item in (one, two))
     return not same(one, two)
 
 

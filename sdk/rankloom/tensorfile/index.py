@@ -50,8 +50,10 @@ def index(covered: Spans) -> Index:
 
 def swapped(shape: Sequence[int]) -> tuple[int, ...]:
     """Return a shape with its last two axes exchanged (fewer than two: as it is)."""
-    *front, last = shape
-    return (*front[:-1], last, front[-1]) if front else tuple(shape)
+    if len(shape) < 2:
+        return tuple(shape)
+    *front, rows, columns = shape
+    return (*front, columns, rows)
 
 
 def axis_of(covered: Spans, local: int) -> int:
