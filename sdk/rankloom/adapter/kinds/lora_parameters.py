@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from rankloom.adapter.change import ExpertLowRank, LowRank, Target
 from rankloom.adapter.config import FILE
 from rankloom.adapter.kinds import factors
+from rankloom.adapter.patterns import ends_with
 from rankloom.finding import Finding
 
 if TYPE_CHECKING:
@@ -80,13 +81,16 @@ def _parameters(
     config: AdapterConfig, tensors: Tensors, module: str, keys: list[str], names: list[str]
 ) -> list[str]:
     """Return the parameters of a module that the config names; none: its layer is targeted."""
-    found, is_ours = [], len(keys) > 1
+    found, here = [], []
     for name in names:
         owner, _, parameter = name.rpartition(".")
-        if not owner or module == owner or module.endswith("." + owner):
+        if not owner or ends_with(module, owner):
             found.append(parameter)
-            is_ours = is_ours or bool(owner)
-    return found if is_ours or _is_stack(config, tensors, module) else []
+            here += [parameter] if owner else []
+    if len(here) == len(keys):  # one for each: what is named without a module is elsewhere
+        return here
+    is_ours = here or len(keys) > 1 or _is_stack(config, tensors, module)
+    return found if is_ours else []
 
 
 def _is_stack(config: AdapterConfig, tensors: Tensors, module: str) -> bool:
