@@ -235,9 +235,25 @@ def test_a_head_that_is_tied(stored: bool, tmp_path: Path) -> None:
     model = bases.read(base(tmp_path / "b", content, tie_word_embeddings=True))
     folder = adapter(tmp_path / "a", factors(HEAD), target_modules=MODULES)
     report = validate(folder, model)
-    assert rules(report) == {"BASE004"}
-    with pytest.raises(IncompatibleError, match="lm_head"):
-        report.raise_for_errors()
+    assert rules(report, Severity.WARNING) == {"BASE004"}
+    assert "lm_head.weight" in next(f.message for f in report.findings if f.rule == "BASE004")
+    report.raise_for_errors()  # applying is exact
+
+
+def test_a_head_that_the_adapter_brings_and_a_resized_vocabulary(tmp_path: Path) -> None:
+    model = bases.read(base(tmp_path / "b"))
+    saved = {
+        f"{PREFIX}{name}": tensor(np.ones(shape, np.float32))
+        for name, shape in {"score.weight": (3, 8), "model.embed_tokens.weight": (12, 8)}.items()
+    }
+    folder = adapter(tmp_path / "a", factors() | saved, modules_to_save=["score", "embed_tokens"])
+    assert not rules(validate(folder, model))
+    saved = {f"{PREFIX}model.other.weight": tensor(np.ones((3, 8), np.float32))}
+    folder = adapter(tmp_path / "c", factors() | saved, modules_to_save=["other"])
+    assert rules(validate(folder, model)) == {"TEN005"}
+    saved = {f"{PREFIX}model.embed_tokens.weight": tensor(np.ones((10, 9), np.float32))}
+    folder = adapter(tmp_path / "d", factors() | saved, modules_to_save=["embed_tokens"])
+    assert rules(validate(folder, model)) == {"BASE002"}
 
 
 def test_a_head_of_its_own(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rankloom.adapter.change import Replacement
 from rankloom.apply.placed import Contribution, Placed
+from rankloom.base.heads import is_head
 from rankloom.base.model import Piece
 from rankloom.change.dtypes import FLOATS
 from rankloom.tensorfile.header import TensorEntry
@@ -17,16 +18,13 @@ if TYPE_CHECKING:
     from rankloom.base.model import Base
     from rankloom.change.formula import TargetChange
 
-HEADS = frozenset(["score", "classifier", "qa_outputs"])
-"""Modules that PEFT saves whole for classification and question answering."""
-
 
 def new_heads(base: Base, absent: Iterable[TargetChange]) -> dict[str, Placed]:
     """Return the tensors of heads, as new tensors of the base, by name.
 
     Only what is brought whole with weight 1 can be written: there is nothing to add it to.
     """
-    found = (change for change in absent if change.name.split(".")[0] in HEADS)
+    found = (change for change in absent if is_head(change.name))
     return {change.name: _placed(base, change) for change in found if _is_whole(change)}
 
 
@@ -49,7 +47,7 @@ def _placed(base: Base, change: TargetChange) -> Placed:
 
 def label_edits(base: Base, tensors: Mapping[str, Placed]) -> dict[str, Any]:
     """Return what the config says of the labels of a new classifier."""
-    heads = [item for name, item in tensors.items() if item.is_new and name.split(".")[0] in HEADS]
+    heads = [item for name, item in tensors.items() if item.is_new and is_head(name)]
     counts = {item.shape[0] for item in heads if item.name in _LAST}
     known = base.config.get("id2label")
     if len(counts) != 1 or counts == {len(known) if isinstance(known, dict) else 2}:

@@ -11,7 +11,7 @@ from rankloom.apply.config_edits import config_edits
 from rankloom.apply.heads import new_heads
 from rankloom.apply.placed import Contribution, Located, Placed, Placement
 from rankloom.apply.resize import check_vocabulary, is_resized, resized
-from rankloom.apply.untie import own_tensors, settle, with_own
+from rankloom.apply.untie import own_tensors, settle
 from rankloom.base import tying
 from rankloom.base.locate import locate, nearest
 from rankloom.base.pieces import local_shape, parameter_shape
@@ -41,7 +41,7 @@ def place(base: Base, changes: Sequence[TargetChange]) -> Placement:
         IncompatibleError: with a finding for every change that has no place in this base.
     """
     ties = tying.ties(base)
-    whole = with_own(base, ties)
+    whole = tying.with_own(base, ties)
     located, absent, findings = find(changes, partial(locate, whole))
     settled, untied = settle(located, whole, ties)
     resizing = [item for item in settled if is_resized(item)]

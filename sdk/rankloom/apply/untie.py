@@ -24,21 +24,6 @@ if TYPE_CHECKING:
     from rankloom.change.formula import Weighted
 
 
-def with_own(base: Base, ties: Mapping[str, str]) -> Base:
-    """Return the base as if every tied tensor were stored, under its own name.
-
-    Args:
-        base: a base.
-        ties: name of each tensor that is tied → name of the one that it repeats.
-    """
-    own = {
-        name: replace(base.tensors[source], name=name)
-        for name, source in ties.items()
-        if name not in base.tensors and source in base.tensors
-    }
-    return replace(base, tensors={**base.tensors, **own}) if own else base
-
-
 def settle(
     located: Sequence[Located], base: Base, ties: Mapping[str, str]
 ) -> tuple[list[Located], set[str]]:
@@ -49,8 +34,8 @@ def settle(
 
     Args:
         located: what is added to each parameter of ``base``.
-        base: what :func:`with_own` returned.
-        ties: as for :func:`with_own`.
+        base: what :func:`rankloom.base.tying.with_own` returned.
+        ties: as for the same.
 
     Returns:
         What is added to each parameter, and the names of those that are tied no longer.

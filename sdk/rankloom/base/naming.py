@@ -78,7 +78,16 @@ def _classes(config: Mapping[str, Any]) -> Iterator[str]:
     own = [name for name in named if name in classes] if isinstance(named, list) else []
     yield from own
     kind = config.get("model_type")
-    yield from (name for name, known in classes.items() if known["type"] == kind)
+    yield from _by_type().get(kind, ()) if isinstance(kind, str) else ()
+
+
+@cache
+def _by_type() -> Mapping[str, tuple[str, ...]]:
+    """Return the classes of each model type."""
+    found: dict[str, list[str]] = {}
+    for name, known in data()["classes"].items():
+        found.setdefault(known["type"], []).append(name)
+    return {kind: tuple(names) for kind, names in found.items()}
 
 
 def _scopes(

@@ -7,6 +7,7 @@ What is tied is decided as transformers decides it: by the class's pairs, by the
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,21 @@ def ties(base: Base) -> dict[str, str]:
             elif _equal(base, entry, source):
                 found[entry.name] = source.name
     return found
+
+
+def with_own(base: Base, ties: Mapping[str, str]) -> Base:
+    """Return the base as if every tied tensor were stored, under its own name.
+
+    Args:
+        base: a base.
+        ties: name of each tensor that is tied → name of the one that it repeats.
+    """
+    own = {
+        name: replace(base.tensors[source], name=name)
+        for name, source in ties.items()
+        if name not in base.tensors and source in base.tensors
+    }
+    return replace(base, tensors={**base.tensors, **own}) if own else base
 
 
 def _stored(layout: Layout, name: str) -> TensorEntry | None:

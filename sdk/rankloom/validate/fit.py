@@ -5,8 +5,9 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from rankloom.adapter.change import Computed, Replacement
-from rankloom.base import canonical
+from rankloom.adapter.change import Computed, Replacement, Rows
+from rankloom.base import tying
+from rankloom.base.heads import brings_head
 from rankloom.base.locate import locate, nearest
 from rankloom.base.pieces import parameter_shape
 from rankloom.errors import BaseError, IncompatibleError
@@ -31,30 +32,29 @@ def place(adapter: Adapter, base: Base) -> tuple[Placed, list[Finding]]:
     placed: Placed = []
     lost: list[Target] = []
     refused: dict[str, Finding] = {}
+    whole = tying.with_own(base, tying.ties(base))
     for target in adapter.targets:
         try:
-            pieces = locate(base, target)
+            pieces = locate(whole, target)
         except (BaseError, IncompatibleError) as error:
             found = error.findings or [RULES["BASE007"].finding(error.message, fix=error.hint)]
             refused |= {finding.rule: finding for finding in found if finding.rule not in refused}
             continue
         if pieces:
             placed += [(target, piece) for piece in pieces]
-        elif not _may_be_absent(target.change):
+        elif not _may_be_absent(target):
             lost.append(target)
     return placed, [*refused.values(), *_lost(base, lost)]
 
 
-def _may_be_absent(change: Change) -> bool:
-    return isinstance(change, Computed) and change.if_present
+def _may_be_absent(target: Target) -> bool:
+    change = target.change
+    optional = isinstance(change, Computed) and change.if_present
+    return optional or brings_head(target.name, change)
 
 
 def _lost(base: Base, lost: list[Target]) -> Iterator[Finding]:
-    names = [target.name for target in lost]
-    if heads := [name for name in names if canonical.is_tied(name, base.config)]:
-        message = f"the base has no {named(heads)} of its own: it is tied to the input embedding"
-        yield RULES["BASE004"].finding(message, where=heads[0])
-    if absent := [name for name in names if name not in heads]:
+    if absent := [target.name for target in lost]:
         near = nearest(base, absent[0])
         hint = f"; nearest to the first: {', '.join(near)}" if near else ""
         message = f"the base has no tensor for {len(absent)} targets: {named(absent)}{hint}"
@@ -82,11 +82,17 @@ def _is_resized(change: Change, found: tuple[int, ...]) -> bool:
 
 
 def tied(placed: Placed, base: Base) -> Iterator[Finding]:
-    """BASE004: no changed tensor is one that the config ties to another."""
-    heads = [t.name for t, tensor in placed if canonical.is_tied(tensor.entry.name, base.config)]
-    if heads:
-        message = f"the config ties {named(heads)} to the input embedding"
-        yield RULES["BASE004"].finding(message, where=heads[0])
+    """BASE004: no changed tensor is one that is tied to another, unless both become the same."""
+    ties = tying.ties(base)
+    shared = ties.keys() | set(ties.values())
+    changed = [
+        target.name
+        for target, piece in placed
+        if piece.entry.name in shared and not isinstance(target.change, Rows)
+    ]
+    if changed:
+        message = f"the base ties {named(changed)} to another tensor: applying gives both their own"
+        yield RULES["BASE004"].finding(message, where=changed[0])
 
 
 def quantised(placed: Placed) -> Iterator[Finding]:

@@ -268,11 +268,11 @@ _ALL = (
     ),
     Rule(
         "BASE004",
-        _E,
+        _W,
         "No target is tied to another tensor",
-        "A tied head is the input embedding once more: changing it changes both, or is lost when "
-        "the model is loaded.",
-        "Untie the base (tie_word_embeddings=false, with a head of its own), or do not target it.",
+        "A tied head is the input embedding once more. Applying gives each a tensor of its own; an "
+        "engine that serves the adapter on the tied base changes both, or loses one.",
+        "For such engines untie the base first (tie_word_embeddings=false, with its own head).",
     ),
     Rule(
         "BASE006",
