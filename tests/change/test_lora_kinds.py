@@ -195,16 +195,18 @@ def test_kasa_keeps_the_largest_singular_values(tmp_path: Path) -> None:
     added = 1.5 * tensors["lin.lora_B.weight"] @ diagonal @ tensors["lin.lora_A.weight"]
     kept = applied(case)["lin.weight"] - added
     before = torch.linalg.svdvals(case.state["lin.weight"])
-    assert torch.allclose(torch.linalg.svdvals(kept)[:2], before[:2], rtol=0, atol=1e-13)
-    assert torch.linalg.matrix_rank(kept, atol=1e-12) == 2
+    # The decomposition is PEFT's, in float32.
+    assert torch.allclose(torch.linalg.svdvals(kept)[:2], before[:2], rtol=0, atol=1e-6)
+    assert torch.linalg.matrix_rank(kept, atol=1e-6) == 2
 
 
 def test_pissa_takes_the_best_approximation_of_its_rank(tmp_path: Path) -> None:
     case = write(tmp_path, dtype=torch.float32, target_modules=["lin"], init_lora_weights="pissa")
     rest = applied(case)["lin.weight"] - scaled(case, "lin")
     before = torch.linalg.svdvals(case.state["lin.weight"])
-    assert torch.allclose(torch.linalg.svdvals(rest)[:2], before[2:4], rtol=0, atol=1e-13)
-    assert torch.linalg.matrix_rank(rest, atol=1e-12) == 2
+    # The decomposition is PEFT's, in float32.
+    assert torch.allclose(torch.linalg.svdvals(rest)[:2], before[2:4], rtol=0, atol=1e-6)
+    assert torch.linalg.matrix_rank(rest, atol=1e-6) == 2
 
 
 def test_olora_takes_the_scaled_projection_on_the_first_columns(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Kinds for which PEFT takes something off the base first, which follows from the base itself.
 
 PEFT decomposes in float32; what it takes off is determined by the base only where that can tell
-the components that are taken from those that stay. Here it is computed in float64.
+the components that are taken from those that stay. The decomposition here is the same one, in
+float32: where two singular values are close, one in float64 is off by 1e-5 of PEFT's base, the
+same one by 2e-7 (300 random matrices of 16 by 24). Everything else is float64.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ def pissa(tensors: Tensors, options: Options, weight: torch.Tensor) -> torch.Ten
     delta: torch.Tensor = (tensors["b"] @ tensors["a"]) * options["scale"]
     rank = tensors["a"].shape[0]
     _require(weight, delta, rank)
-    u, s, v = torch.linalg.svd(weight, full_matrices=False)
+    u, s, v = _svd(weight)
     _require_gap(s, rank)
     taken: torch.Tensor = (u[:, :rank] * s[:rank]) @ v[:rank]
     return delta - taken
@@ -62,12 +64,17 @@ def kasa(tensors: Tensors, options: Options, weight: torch.Tensor) -> torch.Tens
         return delta
     rank = tensors["a"].shape[0]
     _require(weight, delta, rank)
-    u, s, v = torch.linalg.svd(weight, full_matrices=False)
+    u, s, v = _svd(weight)
     kept = len(s) - rank
     require(kept > 0, f"KaSA with rank {rank} leaves nothing of a base of {tuple(weight.shape)}")
     _require_gap(s, kept)
     taken: torch.Tensor = (u[:, kept:] * s[kept:]) @ v[kept:]
     return delta - taken
+
+
+def _svd(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    u, s, v = torch.linalg.svd(weight.float(), full_matrices=False)
+    return u.double(), s.double(), v.double()
 
 
 def _require(weight: torch.Tensor, delta: torch.Tensor, rank: int) -> None:
