@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Mapping
     from pathlib import Path
 
@@ -60,3 +61,17 @@ class Base:
         from rankloom.base import layout, naming
 
         return tuple(layout.Layout(self.tensors, found) for found in naming.namings(self.config))
+
+    @cached_property
+    def shared(self) -> tuple[re.Pattern[str], ...]:
+        """What is found in the names of parameters that several modules share."""
+        from rankloom.base import tying
+
+        return tuple(tying.shared(self.config))
+
+    @cached_property
+    def marks(self) -> frozenset[str]:
+        """Names of tensors that say that what they are beside is quantised."""
+        from rankloom.base import quantised
+
+        return frozenset(name for name in self.tensors if name.endswith(quantised.ENDINGS))

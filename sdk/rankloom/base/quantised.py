@@ -31,8 +31,10 @@ _MARKS = (
     "weight_scales",
 )
 """Tensors that a module has besides its weight, or instead, where that is quantised."""
-_ENDINGS = ("_blocks", "_scales", "_scale_inv", "_packed")
-"""Of what is kept besides a parameter, or instead."""
+_BESIDE = ("_blocks", "_scales", "_scale_inv", "_packed")
+"""Endings of what is kept besides a parameter, or instead."""
+ENDINGS = (*(f".{mark}" for mark in _MARKS), *_BESIDE)
+"""Endings of the names of all these tensors."""
 
 
 def check(base: Base, name: str) -> None:
@@ -45,8 +47,8 @@ def check(base: Base, name: str) -> None:
     Raises:
         IncompatibleError: it does so, with finding BASE006.
     """
-    for mark in _marks(name):
-        if mark in base.tensors:
+    for mark in _marks(name) if base.marks else ():
+        if mark in base.marks:
             raise _refused(base, name, mark)
 
 
@@ -54,7 +56,7 @@ def _marks(name: str) -> Iterator[str]:
     module, _, parameter = name.rpartition(".")
     if parameter == "weight":
         yield from (f"{module}.{mark}" for mark in _MARKS)
-    yield from (name + ending for ending in _ENDINGS)
+    yield from (name + ending for ending in _BESIDE)
 
 
 def _refused(base: Base, name: str, mark: str) -> IncompatibleError:

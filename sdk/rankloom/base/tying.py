@@ -126,13 +126,18 @@ def check(base: Base, name: str) -> None:
     Raises:
         BaseError: it is one of them.
     """
-    for module, place, pairs in naming.tied_names(base.config):
-        rest = name.removeprefix(f"{module}.") if module else name
-        loose = [text for pair in pairs.items() for text in pair if not _PLAIN.fullmatch(text)]
-        if any(re.search(text, rest) for text in loose) and is_tied(base.config, place):
-            message = f"{name} is shared by several modules of the model"
-            hint = "leave these modules out of the adapter's targets"
-            raise BaseError(message, hint=hint)
+    if any(pattern.search(name) for pattern in base.shared):
+        message = f"{name} is shared by several modules of the model"
+        raise BaseError(message, hint="leave these modules out of the adapter's targets")
+
+
+def shared(config: Mapping[str, Any]) -> Iterator[re.Pattern[str]]:
+    """Yield what is found in the names of parameters that whole modules share."""
+    for module, place, pairs in naming.tied_names(config):
+        start = re.escape(f"{module}.") + ".*" if module else ""
+        for text in (text for pair in pairs.items() for text in pair):
+            if not _PLAIN.fullmatch(text) and is_tied(config, place):
+                yield re.compile(start + text)
 
 
 def keeps_flag(config: Mapping[str, Any]) -> bool:
