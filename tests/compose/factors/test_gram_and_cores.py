@@ -32,6 +32,14 @@ def test_gram_is_the_matrix_of_dense_inner_products(parts: list[Factors]) -> Non
     assert (found.diagonal() >= 0).all()
 
 
+def test_no_length_is_negative_where_a_delta_cancels_in_itself() -> None:
+    for seed in range(40):  # half of these come out below zero by rounding
+        one, other = make(9, 8, 3, seed), make(9, 8, 3, seed + 100)
+        b = torch.cat([one.b, other.b, -one.b - other.b], 1)
+        nothing = Factors(b, torch.cat([one.a, one.a, one.a]))
+        assert 0 <= float(gram([nothing])) <= 1e-13 * size([nothing], [1]) ** 2
+
+
 @settings(max_examples=80, deadline=None)
 @given(parts=several())
 def test_cores_are_the_deltas_in_other_coordinates(parts: list[Factors]) -> None:
