@@ -14,13 +14,15 @@ from transformers.pytorch_utils import Conv1D
 from base_cases import as_delta, as_value, assembled, stored
 from rankloom.base import reader
 from rankloom.base.locate import locate
-from tiny_models import MODELS, build
+from tiny_models import MODELS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from rankloom.base.model import Base
+
+    Saved = tuple[torch.nn.Module, Path]
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own, about tiny configs
 
@@ -50,24 +52,20 @@ def is_tied(model: torch.nn.Module, name: str) -> bool:
     return name in getattr(model, "all_tied_weights_keys", {})
 
 
-@pytest.mark.parametrize("shards", [False, True])
 @pytest.mark.parametrize("original", [True, False])
 @pytest.mark.parametrize("kind", MODELS)
 def test_every_parameter_is_found(
-    kind: str, tmp_path: Path, *, original: bool, shards: bool
+    kind: str, saved: Callable[[str, bool], Saved], *, original: bool
 ) -> None:
-    model = build(kind)
-    size = "4KB" if shards else "1GB"
-    model.save_pretrained(tmp_path, save_original_format=original, max_shard_size=size)
-    check(reader.read(tmp_path), model)
+    model, folder = saved(kind, original)
+    check(reader.read(folder), model)
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_names_on_disk_of_one_layout_are_found_in_the_other(kind: str, tmp_path: Path) -> None:
-    model = build(kind)
-    model.save_pretrained(tmp_path / "old")
-    model.save_pretrained(tmp_path / "new", save_original_format=False)
-    old, new = reader.read(tmp_path / "old"), reader.read(tmp_path / "new")
+def test_names_on_disk_of_one_layout_are_found_in_the_other(
+    kind: str, saved: Callable[[str, bool], Saved]
+) -> None:
+    old, new = (reader.read(saved(kind, original)[1]) for original in (True, False))
     for name, kept in old.tensors.items():
         if "parametrizations" in name:
             continue

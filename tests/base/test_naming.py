@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from rankloom.errors import BaseError, IncompatibleError
 from tiny_models import DECODER, MODELS, VISION, build
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import ModuleType
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own, about tiny configs
@@ -32,6 +34,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own, about ti
 ROOT = Path(__file__).parents[2]
 
 
+@cache
 def generator() -> ModuleType:
     path = ROOT / "scripts/transformers_names.py"
     spec = importlib.util.spec_from_file_location("transformers_names", path)
@@ -65,10 +68,11 @@ def test_classes_are_as_the_generator_sees_them(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_names_become_what_transformers_makes_of_them(kind: str, tmp_path: Path) -> None:
-    model = build(kind)
-    model.save_pretrained(tmp_path)
-    found = reader.read(tmp_path)
+def test_names_become_what_transformers_makes_of_them(
+    kind: str, saved: Callable[[str, bool], tuple[t.PreTrainedModel, Path]]
+) -> None:
+    model, folder = saved(kind, True)
+    found = reader.read(folder)
     transforms = conversion_mapping.get_model_conversion_mapping(model)
     converters = [x for x in transforms if isinstance(x, core_model_loading.WeightConverter)]
     renamings = [x for x in transforms if isinstance(x, core_model_loading.WeightRenaming)]
