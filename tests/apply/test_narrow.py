@@ -8,11 +8,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rankloom.adapter.change import ExpertLowRank
+from rankloom.apply.blocks import blocks
 from rankloom.apply.narrow import narrow
 from rankloom.apply.placed import Contribution
 from rankloom.base.model import Piece
 from rankloom.base.pieces import local_shape, parameter_shape
-from rankloom.change.formula import Sum
+from rankloom.change.formula import Sum, Weighted
 from rankloom.tensorfile.header import TensorEntry
 from rankloom.tensorfile.index import index, sizes, spans
 
@@ -77,3 +79,24 @@ def test_spans_are_what_an_index_covers(data: st.DataObject) -> None:
     covered = spans(region, shape)
     assert np.array_equal(values[index(covered)], values[region])
     assert sizes(covered) == values[region].shape
+
+
+def test_experts_and_parts_of_fused_tensors_are_blocks_of_rows() -> None:
+    entry = TensorEntry(Path("base"), "w", "F32", (3, 4, 5), 0, 0)
+    change = ExpertLowRank(entry, entry, 2, 1.0)
+    formula = Sum((Weighted(1.0, change),))
+    whole = Contribution(Piece(entry), (), (3, 4, 5), formula)
+    assert found([whole]) == [(0, 4, (0,)), (4, 8, (1,)), (8, 12, (2,))]
+    second = Piece(entry, region=(1, slice(2, 4)), part=(7, slice(0, 2)))
+    assert found([Contribution(second, (), (8, 2, 5), formula)]) == [(6, 8, (7,))]
+    columns = Piece(entry, region=(1, slice(None), slice(0, 2)), part=(7,))
+    assert blocks([Contribution(columns, (), (8, 4, 2), formula)]) is None
+    assert blocks([whole, Contribution(second, (), (8, 2, 5), formula)]) is None  # they overlap
+    assert len(blocks([whole, whole]) or ()) == 3
+
+
+def found(contributions: list[Contribution]) -> list[tuple[int, int, object]]:
+    """Return rows and expert of each block."""
+    return [
+        (block.start, block.stop, block.items[0][1][:1]) for block in blocks(contributions) or ()
+    ]

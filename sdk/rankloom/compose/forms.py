@@ -29,7 +29,7 @@ LINEAR = ("lora_A.weight", "lora_B.weight")
 EMBEDDING = ("lora_embedding_A", "lora_embedding_B")
 
 
-_MATRICES = frozenset(["adalora", "delora", "unilora", "vblora"])
+_MATRICES = frozenset(["delora", "unilora", "vblora"])
 """Kinds of linear layers only."""
 
 
