@@ -33,6 +33,7 @@ for command in (
     adapters.yank,
     bases.base,
     validate.validate,
+    validate.rule,
     combine.compose,
     combine.apply,
     service.serve,

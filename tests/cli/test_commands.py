@@ -114,6 +114,16 @@ def test_another_base_is_refused_by_apply(run: Run, place: Path) -> None:
     assert not (place / "out").exists()
 
 
+def test_a_rule_says_why_and_how_to_fix_it(run: Run) -> None:
+    shown = run("rule", "ten002").stdout
+    assert "TEN002" in shown
+    assert "why:" in shown
+    assert "fix:" in shown
+    listed = answer(run("rule", "--json"))
+    assert {"TEN002", "BASE003"} <= {found["id"] for found in listed}
+    run("rule", "NOPE1", code=NotFoundError.exit_code)
+
+
 def test_help_shows_every_command(run: Run) -> None:
     shown = run("--help").stdout
     names = ("push", "pull", "list", "show", "alias", "yank", "base", "validate", "compose")

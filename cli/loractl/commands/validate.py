@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
 from loractl import options, output
 from loractl.failures import show
-from rankloom.errors import RankloomError, RefError
+from rankloom.errors import NotFoundError, RankloomError, RefError
 
 if TYPE_CHECKING:
     from rankloom.validate import Report
@@ -64,3 +65,25 @@ def _print(name: str, report: Report) -> None:
         click.echo(f"  {finding.severity}: {finding}")
     for rule, reason in report.not_checked.items():
         click.echo(f"  not checked: {rule} ({reason})")
+
+
+@click.command()
+@click.argument("rule_id", metavar="[ID]", default="")
+@options.as_json
+def rule(rule_id: str, *, as_json: bool) -> None:
+    """Say what a rule demands, why, and how to fix what it finds; without ID: list all rules."""
+    from rankloom.validate import RULES
+
+    chosen = [found for key, found in RULES.items() if rule_id.upper() in {"", key}]
+    if not chosen:
+        message = f"there is no rule {rule_id!r}"
+        raise NotFoundError(message, hint="'loractl rule' lists them all")
+    if as_json:
+        output.as_json([asdict(found) for found in chosen])
+    elif rule_id:
+        found = chosen[0]
+        click.echo(f"{found.id} ({found.severity})  {found.title}")
+        click.echo(f"why: {found.why}\nfix: {found.fix}")
+    else:
+        rows = ((found.id, str(found.severity), found.title) for found in chosen)
+        output.table(("rule", "severity", "demands"), rows)
