@@ -141,6 +141,8 @@ def applied(case: Case, *, weight: float = 1.0) -> State:
     result = case.state
     for name, targets in by_name(case.folder).items():
         before = result[name]
+        if not before.dim():  # a counter
+            continue
         is_turned = _is_turned(case.base, targets[0])
         module_side = before.transpose(-1, -2) if is_turned else before
         formula = Sum(tuple(Weighted(weight, target.change) for target in targets))

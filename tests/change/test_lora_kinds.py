@@ -76,6 +76,14 @@ CASES: dict[str, tuple[Options, set[str]]] = {
         {"target_modules": [], "target_parameters": ["turned.gate_up_proj", "router.weight"]},
         {"turned.gate_up_proj", "router.weight"},
     ),
+    "every layer and a parameter by its name": (
+        {
+            "target_modules": "all-linear",
+            "exclude_modules": ["mha.out_proj"],
+            "target_parameters": ["down_proj"],
+        },
+        {f"{name}.weight" for name in ("lin", "nobias", "gpt", "head.0")} | {"experts.down_proj"},
+    ),
     "velora": (
         {"target_modules": ["lin"], "velora_config": VeloraConfig(num_groups=2)},
         {"lin.weight"},

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rankloom.adapter.change import ExpertLowRank, Replacement, Rows
-from rankloom.base import orientation, quantised, tying, view
+from rankloom.base import fused, orientation, quantised, tying, view
 from rankloom.base.view import NotAViewError
 from rankloom.errors import BaseError
 
@@ -84,8 +85,9 @@ def resolve(base: Base, name: str) -> View | None:
             if found := _named(base, layout, spelled):
                 return found
     layout = base.layouts[0]
-    guessed = _guessed(name, layout)
-    return _named(base, layout, guessed) if guessed else None
+    if guessed := _guessed(name, layout):
+        return _named(base, layout, guessed)
+    return fused.part(base.config, name, partial(resolve, base))
 
 
 def _named(base: Base, layout: Layout, name: str) -> View | None:
@@ -130,7 +132,8 @@ def _oriented(base: Base, target: Target, seen: View) -> View:
     if len(seen.shape) == 2 and not isinstance(change, Replacement | Rows):
         turn = orientation.is_transposed(base, target.module, seen)
         return view.transpose(seen, 0, 1) if turn else seen
-    if len(seen.shape) == 3 and "experts" in target.module and _is_turned(base, change, seen):
+    is_stack = isinstance(change, ExpertLowRank) or "experts" in target.module
+    if len(seen.shape) == 3 and is_stack and _is_turned(base, change, seen):
         return view.transpose(seen, 1, 2)
     return seen
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from rankloom.tensorfile.header import TensorEntry
 
 
+_KNOWN = FLOATS | INTEGERS
+
+
 def read_tensor(entry: TensorEntry, rows: range | None = None) -> torch.Tensor:
     """Return one tensor of an adapter, or some rows of it, in its own dtype, on the CPU.
 
@@ -24,14 +27,15 @@ def read_tensor(entry: TensorEntry, rows: range | None = None) -> torch.Tensor:
         UnsupportedAdapterError: its dtype is none that we compute with.
         AdapterError: the file ends before the tensor does.
     """
-    if entry.dtype not in FLOATS:
+    dtype = _KNOWN.get(entry.dtype)
+    if dtype is None:
         message = f"TEN007 {entry.name} in {entry.path} is {entry.dtype}"
         raise UnsupportedAdapterError(message, hint=f"factors are one of {', '.join(FLOATS)}")
     if rows is None:
-        return _read(entry, 0, entry.nbytes).view(FLOATS[entry.dtype]).view(entry.shape)
+        return _read(entry, 0, entry.nbytes).view(dtype).view(entry.shape)
     width = entry.nbytes // max(1, entry.shape[0])
     span = range(min(rows), max(rows) + 1) if rows else range(0)
-    data = _read(entry, span.start * width, len(span) * width).view(FLOATS[entry.dtype])
+    data = _read(entry, span.start * width, len(span) * width).view(dtype)
     return data.view(len(span), *entry.shape[1:])[:: rows.step]
 
 
@@ -55,10 +59,7 @@ def read_doubles(entry: TensorEntry, rows: range | None = None) -> torch.Tensor:
         UnsupportedAdapterError: its dtype is none that we compute with.
         AdapterError: a value is NaN or infinite, or the file ends before the tensor does.
     """
-    if entry.dtype not in INTEGERS:
-        return read_finite(entry, rows).double()
-    values = _read(entry, 0, entry.nbytes).view(INTEGERS[entry.dtype]).view(entry.shape)
-    return (values if rows is None else values[rows.start : rows.stop : rows.step]).double()
+    return read_finite(entry, rows).double()
 
 
 def read_finite(entry: TensorEntry, rows: range | None = None) -> torch.Tensor:

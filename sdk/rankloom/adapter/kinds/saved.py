@@ -34,6 +34,7 @@ _COPY = re.compile(r"\.modules_to_save(\.[^.]+)?(?=\.)")
 _ORIGINAL = ".original_module."
 _BASE = ".base_layer."
 _COUNTER = ".num_batches_tracked"
+"""What a batch norm counts in training; PEFT cannot load a saved one without it."""
 _EMBEDDINGS = frozenset(
     [
         *("embed_tokens", "lm_head", "wte", "shared", "word_embeddings", "embed_in", "embed_out"),
@@ -55,23 +56,25 @@ def read(config: AdapterConfig, tensors: Tensors) -> Reading:
         return factors.reading(wrong, ())
     modules = tuple(config.options.get("modules_to_save") or ())
     results: list[Target | Finding] = []
-    taken, names = [], set[str]()
+    taken, copies, names = list[str](), list[str](), set[str]()
     for key in sorted(tensors):
         name = _plain(tensors, key)
         if not _is_explained(config, modules, key, name):
             continue
         taken.append(key)
-        if name in tensors and key != name:  # a copy of what is there under its plain key
+        if key != name and (name in tensors or _ORIGINAL in key):
+            copies.append(key)
             continue
-        if findings := _no_change(tensors, key):
-            results += findings
+        if wrong := list(_check(tensors[key])):
+            results += wrong
             continue
         names.add(name)
         results.append(_target(tensors, key, name, is_bias=not _is_within(name, modules)))
     embeddings = [n for n in names if n.endswith(".weight") and _is_embedding(n)]
     if len(embeddings) == 1 and not _is_within(embeddings[0], modules):
         results = [_spread(item, embeddings[0]) for item in results]
-    return factors.reading([*results, *_missing(config, modules, names)], taken)
+    results += [*_left_out(copies), *_missing(config, modules, names)]
+    return factors.reading(results, taken)
 
 
 def with_rows(targets: Iterable[Target]) -> list[Target]:
@@ -168,13 +171,18 @@ def _is_embedding(name: str) -> bool:
     return parameter in {"weight", "bias"} and (module in _EMBEDDINGS or owner in _HEADS)
 
 
-def _no_change(tensors: Tensors, key: str) -> list[Finding]:
-    """Return findings for what is not a change: values of the base, counters, broken tensors."""
-    if _ORIGINAL in key or key.endswith(_COUNTER):
-        what = "the base's own values" if _ORIGINAL in key else "a counter of training"
-        message = f"{key} holds {what}: left out"
-        return [Finding("TEN009", message, Severity.INFO, where=key)]
-    return list(factors.check_dtype(tensors[key]))
+def _check(entry: TensorEntry) -> Iterator[Finding]:
+    if not (entry.name.endswith(_COUNTER) and entry.dtype == "I64"):
+        yield from factors.check_dtype(entry)
+
+
+def _left_out(copies: list[str]) -> Iterator[Finding]:
+    """Yield what was left out: what is there under its plain key too, and the base's own values."""
+    if copies:
+        message = (
+            f"{copies[0]} and {len(copies) - 1} more repeat other tensors or the base: left out"
+        )
+        yield Finding("TEN009", message, Severity.INFO, where=copies[0])
 
 
 def _missing(config: AdapterConfig, modules: tuple[str, ...], names: set[str]) -> Iterator[Finding]:
