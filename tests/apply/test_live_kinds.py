@@ -105,9 +105,10 @@ def test_as_peft_merges_it_and_back_to_the_bit(
             step = torch.finfo(dtype).eps if dtype == torch.bfloat16 else 2e-6
             assert (found[key].double() - wanted).abs().max() <= step * (1 + wanted.abs().max())
         changed = {key for key in kept if not torch.equal(found[key], kept[key])}
-        assert changed == set(handle.targets) | (
-            {"lm_head.weight"} if name == "tied tokens" else set()
-        )
+        head = {"lm_head.weight"}
+        expected = set(handle.targets) | (head if name == "tied tokens" else set())
+        # The embedding's own values, which PEFT saves too, reach the head and are what it has.
+        assert changed == expected - (head if name == "tied embedding" else set())
     for key, tensor in model.state_dict().items():
         assert torch.equal(tensor, kept[key]), key
     for key, parameter in model.named_parameters(remove_duplicate=False):
