@@ -189,6 +189,9 @@ def test_signs_and_ratios_of_weights_count_where_they_can() -> None:
         expected = CASES[method][0](deltas, weights)
         found = dense(combine(method, parts, weights))
         assert (found - expected).norm() <= 1e-10 * expected.norm(), method
+    expected = dense_slerp(deltas[:2], weights[:2])
+    found = dense(combine("slerp", parts[:2], weights[:2], {"t": 0.3}))
+    assert (found - expected).norm() <= 1e-10 * expected.norm()
     expected = dense_multislerp(deltas, [2.0, 1.0, 1.0], normalize=False)
     found = dense(combine("multislerp", parts, [2, 1, 1], {"normalize": False}))
     assert (found - expected).norm() <= 1e-10 * expected.norm()
@@ -206,6 +209,13 @@ def test_ends_of_an_arc_are_the_deltas_and_its_points_lie_on_it() -> None:
     middle = dense(combine("slerp", equal, [1, 1], {"t": 0.5}))
     assert middle.norm() == pytest.approx(1, abs=1e-12)  # a line would pass inside the sphere
     assert float(angle_of(middle, one)) == pytest.approx(float(angle_of(one, other)) / 2)
+
+
+def test_between_deltas_of_one_direction_the_arc_is_a_line() -> None:
+    one = Factors(torch.ones(1, 1), torch.ones(1, 1))
+    for t in (0.25, 0.5):
+        found = dense(combine("slerp", [one, Factors(2 * one.b, one.a)], [1, 1], {"t": t}))
+        assert float(found) == pytest.approx(1 + t, abs=1e-12)
 
 
 def test_the_karcher_mean_is_where_all_pulls_cancel() -> None:
@@ -281,6 +291,8 @@ def test_what_does_not_suit_a_method(
 
 def test_numbers_of_adapters_that_do_not_suit_a_method() -> None:
     three = gram([make(9, 8, 2, seed) for seed in range(3)])
+    with pytest.raises(RefError, match="add up to 0"):  # as decimals they do: 5.6e-17
+        coefficients("linear", three, [0.1, 0.2, -0.3])
     with pytest.raises(RefError, match="slerp of 3 deltas"):
         coefficients("slerp", three, [1, 1, 1], {"t": 0.5})
     with pytest.raises(RefError, match="nuslerp of 3 deltas"):

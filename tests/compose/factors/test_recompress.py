@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factor_cases import dense, make, numbers, several, size, total
-from rankloom.compose.factors.rank import INVISIBLE, Energy, Rank
+from rankloom.compose.factors.rank import INVISIBLE, Energy, Rank, choose
 from rankloom.compose.factors.recompress import recompress
 from rankloom.compose.factors.value import Factors
 from rankloom.errors import RefError
@@ -128,6 +128,12 @@ def test_energy_is_the_smallest_rank_that_keeps_it(share: float, steep: float) -
     assert less < share
     assert result.error == pytest.approx(math.sqrt(max(0, 1 - kept)), abs=1e-7)
     assert recompress(parts, rank=Energy(share, max_rank=3)).rank == min(3, result.rank)
+
+
+def test_energy_that_is_kept_exactly_is_enough() -> None:
+    values = torch.tensor([2.0, 2.0, 2.0, 2.0], dtype=torch.float64)
+    kept = [choose(values, Energy(share)) for share in (0.25, 0.5, 0.500001, 0.75, 1.0)]
+    assert kept == [1, 2, 3, 3, 4]
 
 
 def test_auto_drops_what_float32_cannot_hold_and_nothing_else() -> None:

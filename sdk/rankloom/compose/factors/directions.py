@@ -33,9 +33,7 @@ def directions(gram: torch.Tensor) -> Directions:
     """Return norms and cosines; cosines beyond ±1 by rounding become ±1."""
     norms = gram.diagonal().sqrt()
     units = torch.where(norms > 0, 1 / norms, 0.0)
-    cosines = (gram * units * units[:, None]).clamp(-1, 1)
-    cosines.diagonal().copy_((norms > 0).double())
-    return Directions(norms, cosines)
+    return Directions(norms, (gram * units * units[:, None]).clamp(-1, 1))
 
 
 def weighted(gram: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
