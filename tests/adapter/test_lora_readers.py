@@ -95,6 +95,28 @@ def test_the_adapters_name_does_not_matter(tmp_path: Path) -> None:
     assert difference(applied(case), case.merged()) < 1e-13
 
 
+def test_values_of_the_base_itself_are_never_put_in(tmp_path: Path) -> None:
+    case = write(tmp_path, target_modules=["lin"], modules_to_save=["head"], bias="all")
+    rewrite(
+        case,
+        lambda tensors: {
+            key: value
+            for key, value in tensors.items()
+            if "head" not in key or "original_module" in key
+        },
+    )
+    assert not [name for name in by_name(case.folder) if name.startswith("head")]
+
+
+@pytest.mark.parametrize("value", ["all-linear", None])
+def test_parameters_are_told_from_layers_by_their_shape_if_need_be(
+    value: str | None, tmp_path: Path
+) -> None:
+    case = write(tmp_path, target_modules=["lin"], target_parameters=["down_proj"])
+    edit_config(case.folder, target_modules=value)
+    assert by_name(case.folder).keys() == {"lin.weight", "experts.down_proj"}
+
+
 def test_a_folder_of_adapters_says_where_they_are(tmp_path: Path) -> None:
     write(tmp_path, adapter_name="other", target_modules=["lin"])
     error = refusal(tmp_path)
