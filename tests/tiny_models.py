@@ -88,6 +88,9 @@ MODELS: dict[str, Callable[[], t.PreTrainedModel]] = {
     "phi3": lambda: t.Phi3ForCausalLM(t.Phi3Config(**DECODER)),
     "olmo2": lambda: t.Olmo2ForCausalLM(t.Olmo2Config(**DECODER)),
     "starcoder2": lambda: t.Starcoder2ForCausalLM(t.Starcoder2Config(**DECODER)),
+    "hrm_text": lambda: t.HrmTextForCausalLM(t.HrmTextConfig(**DECODER)),
+    "nomic_bert": lambda: t.NomicBertForMaskedLM(t.NomicBertConfig(**_ENCODER)),
+    "gte": lambda: t.GteForMaskedLM(t.GteConfig(**_ENCODER)),
     "mixtral": lambda: t.MixtralForCausalLM(
         t.MixtralConfig(**DECODER, num_local_experts=3, num_experts_per_tok=2)
     ),
@@ -164,6 +167,9 @@ MODELS: dict[str, Callable[[], t.PreTrainedModel]] = {
     "vit": lambda: t.ViTForImageClassification(t.ViTConfig(**VISION, num_labels=3)),
     "dinov2": lambda: t.Dinov2ForImageClassification(
         t.Dinov2Config(**{**VISION, "mlp_ratio": 2}, num_labels=3)
+    ),
+    "dinov2-swiglu": lambda: t.Dinov2ForImageClassification(
+        t.Dinov2Config(**{**VISION, "mlp_ratio": 2, "use_swiglu_ffn": True}, num_labels=3)
     ),
     "swin": lambda: t.SwinForImageClassification(
         t.SwinConfig(image_size=16, patch_size=2, embed_dim=8, depths=[1, 1], num_heads=[2, 2],

@@ -61,6 +61,33 @@ def test_every_parameter_is_found(
     check(reader.read(folder), model)
 
 
+@pytest.mark.parametrize("module", ["q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"])
+def test_projections_of_phi_by_their_names_in_llama(
+    module: str, saved: Callable[[str, bool], Saved]
+) -> None:
+    model, folder = saved("phi3", True)
+    layer = model.get_submodule("model.layers.1")
+    hidden = torch.randn(1, 5, 16)
+    part = "mlp" if module in {"gate_proj", "up_proj"} else "self_attn"
+    together = layer.mlp.gate_up_proj if part == "mlp" else layer.self_attn.qkv_proj
+    # What the model's own forward cuts out of the output.
+    start, stop = {
+        "q_proj": (0, 16), "k_proj": (16, 24), "v_proj": (24, 32),
+        "gate_proj": (0, 24), "up_proj": (24, 48),
+    }[module]  # fmt: skip
+    target = as_delta(f"model.layers.1.{part}.{module}.weight", stop - start, 16)
+    weight = assembled(locate(reader.read(folder), target), (stop - start, 16))
+    wanted = together(hidden)[..., start:stop]
+    assert torch.allclose(hidden @ weight.T, wanted, atol=1e-5)  # one product of 16 terms
+
+
+def test_projections_of_other_models_are_not_guessed(
+    saved: Callable[[str, bool], Saved],
+) -> None:
+    found = reader.read(saved("gpt_neox", True)[1])
+    assert not locate(found, as_delta("gpt_neox.layers.0.attention.q_proj.weight", 16, 16))
+
+
 @pytest.mark.parametrize("kind", MODELS)
 def test_names_on_disk_of_one_layout_are_found_in_the_other(
     kind: str, saved: Callable[[str, bool], Saved]
