@@ -14,7 +14,7 @@ from factor_cases import dense, make, numbers, several, size, total
 from rankloom.compose.factors.gram import gram
 from rankloom.compose.factors.methods import METHODS, coefficients, combine
 from rankloom.compose.factors.value import Factors
-from rankloom.errors import IncompatibleError, RefError
+from rankloom.errors import AdapterError, IncompatibleError, RefError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -248,6 +248,7 @@ def test_a_delta_of_zero_is_one_of_n_and_has_no_direction() -> None:
     assert near(combine("model_stock", [one, nothing], [1, 1]), 0 * delta)
     for method in ("karcher", "multislerp", "norm_balanced", "model_stock", "exact"):
         assert near(combine(method, [nothing, nothing], [1, 1]), 0 * delta)
+    assert near(combine("karcher", [one, nothing], [0, 1]), 0 * delta)
     three = dense(combine("karcher", [one, other, nothing], [1, 1, 1]))
     two = dense(combine("karcher", [one, other], [1, 1]))
     assert (three - two * (2 / 3)).norm() <= 1e-12 * two.norm()
@@ -259,6 +260,17 @@ def test_opposed_deltas_are_refused(method: str) -> None:
     parameters = {"t": 0.5} if method == "slerp" else {}
     with pytest.raises(IncompatibleError, match=method):
         combine(method, [one, Factors(-3 * one.b, one.a)], [1, 1], parameters)
+
+
+def test_a_delta_that_is_opposed_to_the_mean_of_the_others_is_refused() -> None:
+    one = make(9, 8, 2, 1)
+    with pytest.raises(IncompatibleError, match="opposed to the mean"):
+        combine("karcher", [one, Factors(-one.b, one.a)], [2, 1])
+
+
+def test_coefficients_that_overflow_are_refused() -> None:
+    with pytest.raises(AdapterError, match="NUM001"):
+        combine("task_arithmetic", [make(9, 8, 2, 1)], [1e200], {"lambda": 1e200})
 
 
 def test_a_mean_that_was_not_reached_is_refused() -> None:
