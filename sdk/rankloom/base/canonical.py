@@ -117,11 +117,6 @@ def tied_candidates(
     return {name: others for name, others in found.items() if others}
 
 
-def is_tied(name: str, config: Mapping[str, Any]) -> bool:
-    """Tell whether the config says that this tensor repeats another one of the model."""
-    return _ends(name, _HEADS) and True in _tying(config)
-
-
 def _ends(name: str, endings: Iterable[str]) -> bool:
     return any(name == ending or name.endswith("." + ending) for ending in endings)
 
