@@ -105,6 +105,12 @@ def test_spaces_are_of_what_the_delta_does() -> None:
     expected, larger = mean_cos2(dense(one).T, dense(other).T)
     assert pair.overlap_in == pytest.approx(expected, abs=1e-9)
     assert pair.chance_in == larger / 30
+    # Nor does a column of B write anything whose row of A is zero.
+    unused = Factors(torch.cat([one.b, other.b], 1), torch.cat([one.a, torch.zeros(3, 30)]))
+    [pair] = report([(Q, parts_of([unused, other], [1, 1]))]).targets[0].pairs
+    expected, larger = mean_cos2(dense(one), dense(other))
+    assert pair.overlap_out == pytest.approx(expected, abs=1e-9)
+    assert pair.chance_out == larger / 40
     [same] = report([(Q, parts_of([one, Factors(-one.b, one.a)], [1, 1]))]).targets[0].pairs
     assert same.overlap_out == pytest.approx(1)
     assert same.overlap_in == pytest.approx(1)
