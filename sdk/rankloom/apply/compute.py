@@ -13,7 +13,7 @@ from rankloom.apply.dense import Slabs
 from rankloom.apply.steps import Compute, Copy, Step
 from rankloom.apply.transfer import copy_range, read_into, view_bytes, write_at
 from rankloom.change.dtypes import ALL_DTYPES
-from rankloom.change.evaluate import Loaded, load_all
+from rankloom.change.evaluate import Loaded, Recent, load_all
 from rankloom.errors import IncompatibleError
 from rankloom_kernels import Workspace
 
@@ -30,6 +30,7 @@ class Tiles:
     source: Workspace = field(default_factory=Workspace)
     result: Workspace = field(default_factory=Workspace)
     sums: Workspace = field(default_factory=Workspace)
+    recent: Recent = field(default_factory=Recent)
 
 
 def carry_out(step: Step, source: int, sink: int, tiles: Tiles) -> bool:
@@ -74,7 +75,9 @@ class _Work:
 
     def _load(self, block: Block) -> Loaded:
         dtype = torch.float64 if torch.float64 in self._dtypes else torch.float32
-        return load_all(block.items, transposed=block.transposed, dtype=dtype)
+        return load_all(
+            block.items, transposed=block.transposed, dtype=dtype, recent=self._tiles.recent
+        )
 
     def tiles(self) -> list[tuple[int, int]]:
         """Return (first row, last row + 1) of each tile."""

@@ -14,7 +14,7 @@ from rankloom.apply.blocks import blocks
 from rankloom.apply.dense import Slabs
 from rankloom.apply.live_identity import check_live_identity, renew
 from rankloom.apply.modules import find_spots
-from rankloom.change.evaluate import load_all
+from rankloom.change.evaluate import Recent, load_all
 from rankloom.errors import ConflictError
 from rankloom_kernels import Workspace
 
@@ -128,10 +128,14 @@ def _apply(spot: Spot, saved: list[_Saved]) -> None:
         _fill_slabs(spot, weight, saved)
         return
     dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
-    rows = weight.view(-1, weight.shape[-1])
+    rows, recent = weight.view(-1, weight.shape[-1]), Recent()
     for block in found:
         loaded = load_all(
-            block.items, transposed=block.transposed, dtype=dtype, device=weight.device
+            block.items,
+            transposed=block.transposed,
+            dtype=dtype,
+            device=weight.device,
+            recent=recent,
         )
         loaded.merge_(rows[block.start : block.stop])
 

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 import torch
 
 from rankloom.adapter.change import Computed, ExpertLowRank, LowRank, Replacement, Rows
-from rankloom.change.evaluate import factors
+from rankloom.change.evaluate import Recent, factors
 from rankloom.change.kinds import FORMULAS
 from rankloom.change.read import read_doubles
 from rankloom.errors import AdapterError, IncompatibleError, UnsupportedAdapterError
 from rankloom.tensorfile.index import index, sizes
+from rankloom_kernels import Term
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import EllipsisType
 
-    from rankloom.adapter.change import Change
     from rankloom.change.formula import Formula
     from rankloom.tensorfile.header import TensorEntry
     from rankloom.tensorfile.index import Index, Spans
@@ -52,6 +52,8 @@ class Dense:
         self._formula, self._shape, self._whole = formula, shape, whole
         self._device, self._beside = device, beside or {}
         self._computed: dict[int, torch.Tensor] = {}
+        self._factors: dict[int, Term] = {}
+        self._recent = Recent()
 
     def add_(self, total: torch.Tensor, weight: torch.Tensor, part: Spans) -> None:
         """Turn W into W′ on one part of the parameter.
@@ -72,7 +74,7 @@ class Dense:
         for number, item in enumerate(self._formula.terms):
             change = item.change
             if isinstance(change, LowRank | ExpertLowRank):
-                total += item.weight * _product(change, part).to(self._device)
+                total += item.weight * self._product(number, change, part)
             elif isinstance(change, Computed):
                 total += item.weight * self._delta(number, change)[index(part)]
 
@@ -92,6 +94,26 @@ class Dense:
         for share, where, values in found:
             total[where] += share * values.to(self._device)
 
+    def _product(self, number: int, change: LowRank | ExpertLowRank, part: Spans) -> torch.Tensor:
+        """Return scale · B·A on a part, expert by expert where there are experts."""
+        if isinstance(change, ExpertLowRank) and isinstance(part[0], range):
+            found = [self._product(number, change, (one, *part[1:])) for one in part[0]]
+            nothing = torch.zeros(sizes(part), dtype=torch.float64, device=self._device)
+            return torch.stack(found) if found else nothing
+        b, a, scale = self._matrix(number, change, part[:-2])
+        # An int keeps its axis until the product is made.
+        rows, columns = (slice(n, n + 1) if isinstance(n, int) else n for n in index(part[-2:]))
+        return (scale * (b[rows] @ a[:, columns])).view(sizes(part[-2:]))
+
+    def _matrix(self, number: int, change: LowRank | ExpertLowRank, expert: Spans) -> Term:
+        if number in self._factors:
+            return self._factors[number]
+        b, a, scale = factors(change, index(expert), self._recent)
+        term = Term(b.to(self._device).double(), a.to(self._device).double(), scale)
+        if not expert:  # the next part needs the same
+            self._factors[number] = term
+        return term
+
     def _delta(self, number: int, change: Computed) -> torch.Tensor:
         if number not in self._computed:
             self._computed[number] = self._compute(change)
@@ -108,7 +130,7 @@ class Dense:
         if change.base is not None:
             weight = read_doubles(change.base).to(self._device)
         elif change.needs_base:
-            weight = self._whole()
+            weight = self._whole().to(self._device)
         else:  # only its shape may be used, and a formula that breaks this gets NaN
             nothing = torch.full((), torch.nan, dtype=torch.float64, device=self._device)
             weight = nothing.expand(self._shape)
@@ -131,18 +153,6 @@ def _check(change: Computed, delta: torch.Tensor, shape: tuple[int, ...]) -> Non
         bad = int((~torch.isfinite(delta)).sum())
         message = f"NUM001 the {change.kind} change of {shape} has {bad} values that are no numbers"
         raise AdapterError(message, hint="the training run diverged; use an earlier checkpoint")
-
-
-def _product(change: Change, part: Spans) -> torch.Tensor:
-    """Return scale · B·A on a part, in float64, expert by expert where there are experts."""
-    if isinstance(change, ExpertLowRank) and isinstance(part[0], range):
-        found = [_product(change, (expert, *part[1:])) for expert in part[0]]
-        return torch.stack(found) if found else torch.zeros(sizes(part), dtype=torch.float64)
-    *front, rows, columns = index(part)
-    # An int keeps its axis until the product is made.
-    ranges = [slice(n, n + 1) if isinstance(n, int) else n for n in (rows, columns)]
-    b, a, scale = factors(change, (*front, *ranges))
-    return (scale * (b.double() @ a.double())).view(sizes(part[-2:]))
 
 
 def _in_place(change: Replacement | Rows, part: Spans) -> tuple[Where, torch.Tensor]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from rankloom.adapter.change import Change
     from rankloom.change.formula import Formula
+    from rankloom.tensorfile.header import TensorEntry
     from rankloom.tensorfile.index import Index
     from rankloom_kernels import Workspace
 
@@ -91,12 +92,21 @@ def load_all(
     transposed: bool = False,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    recent: Recent | None = None,
 ) -> Loaded:
-    """Do what :func:`load` does for several formulas, each with the part that is wanted of it."""
+    """Do what :func:`load` does for several formulas, each with the part that is wanted of it.
+
+    Args:
+        items: formulas and parts.
+        transposed: as for :func:`load`.
+        dtype: likewise.
+        device: likewise.
+        recent: keeps what the next call mostly needs again.
+    """
     terms = []
     for formula, part in items:
         for item in formula.terms:
-            b, a, scale = factors(item.change, part)
+            b, a, scale = factors(item.change, part, recent)
             terms.append(Term(b.to(device, dtype), a.to(device, dtype), item.weight * scale))
     return join(terms, transposed=transposed, dtype=dtype)
 
@@ -117,16 +127,43 @@ def join(
     return Loaded(delta)
 
 
-def factors(change: Change, part: Index = ()) -> Term:
+class Recent:
+    """The factors B of all experts that were read last.
+
+    A checkpoint that stores each expert by itself asks for a few columns of the same B once for
+    each expert; without this all of it would be read as often.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[TensorEntry, torch.Tensor] = {}
+
+    def of(self, change: ExpertLowRank) -> torch.Tensor:
+        """Return B of all experts, (experts, out, rank)."""
+        if change.b not in self._held:
+            while len(self._held) >= _HELD:
+                del self._held[next(iter(self._held))]
+            b = read_finite(change.b).view(change.b.shape[0], change.rank, change.experts)
+            self._held[change.b] = b.permute(2, 0, 1).contiguous()
+        return self._held[change.b]
+
+
+_HELD = 4
+"""Experts have two or three parameters, whose stored tensors take turns in a file."""
+
+
+def factors(change: Change, part: Index = (), recent: Recent | None = None) -> Term:
     """Return scale · B·A of a part of the parameter as a term, the factors in their own dtype.
 
     Args:
         change: two factors, or two for each expert.
         part: of (out, in), or of (experts, out, in): then the first index is an expert's number.
+        recent: keeps what the next call mostly needs again.
     """
     if isinstance(change, ExpertLowRank):
         expert, *rest = part
-        b, a = _of_expert(change, expert)
+        assert isinstance(expert, int)  # noqa: S101 - a matrix was asked for
+        a = read_finite(change.a, range(expert * change.rank, (expert + 1) * change.rank))
+        b = (recent or Recent()).of(change)[expert]
     else:
         assert isinstance(change, LowRank)  # noqa: S101 - Sum.is_low_rank was asked
         rest = list(part)
@@ -135,11 +172,3 @@ def factors(change: Change, part: Index = ()) -> Term:
             b, a = a.T, b.T
     rows, columns = (*rest, slice(None), slice(None))[:2]
     return Term(b[rows], a[:, columns], change.scale)
-
-
-def _of_expert(change: ExpertLowRank, expert: int | slice) -> tuple[torch.Tensor, torch.Tensor]:
-    assert isinstance(expert, int)  # noqa: S101 - a matrix was asked for
-    rank = change.rank
-    a = read_finite(change.a, range(expert * rank, (expert + 1) * rank))
-    b = read_finite(change.b).view(change.b.shape[0], rank, change.experts)
-    return b[:, :, expert], a
