@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from factor_cases import dense, make, numbers, several, size
 from rankloom.compose.factors.value import Factors
+from rankloom.compose.interference.gather import gather
 from rankloom.compose.interference.report import COLUMNS, InterferenceReport, report
 from rankloom.compose.interference.signs import sample
 from rankloom.compose.interference.value import Part
@@ -189,7 +190,7 @@ def test_another_seed_or_name_draws_other_rows() -> None:
 
 
 def test_how_many_directions_the_sum_has() -> None:
-    one, other = make(60, 50, 5, 1), make(60, 50, 4, 2)
+    one, other = make(60, 50, 5, 1, steep=0.3), make(60, 50, 4, 2, steep=0.3)
     spectrum = report([(Q, parts_of([one, other], [1, 2]))]).targets[0].spectrum
     values = torch.linalg.svdvals(dense(one) + 2 * dense(other))[:9]
     shares = values.square() / values.square().sum()
@@ -272,6 +273,12 @@ def test_layers_and_total_are_one_long_delta() -> None:
             assert pair.sign_conflict == pytest.approx(sign_conflict(x, y))
             means = [mean_cos2(d[pair.first], d[pair.second])[0] for d in both]
             assert pair.overlap_out == pytest.approx(sum(means) / len(means), abs=1e-9)
+    again = gather("total", found.layers)
+    for pair in found.total.pairs:
+        [same] = [p for p in again.pairs if {p.first, p.second} == {pair.first, pair.second}]
+        assert same.targets == pair.targets
+        assert same.overlap_out == pytest.approx(pair.overlap_out, rel=1e-12)
+        assert same.crosstalk_in == pytest.approx(pair.crosstalk_in, rel=1e-12)
     pairs = {(pair.first, pair.second): pair.targets for pair in found.total.pairs}
     assert {tuple(sorted(pair)): count for pair, count in pairs.items()} == {
         ("a", "b"): 3,
