@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 import torch
 from hypothesis import strategies as st
 
 from rankloom.compose.factors.value import Factors
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 
 def make(
@@ -71,3 +72,12 @@ def several(draw: st.DrawFn, smallest: int = 1, largest: int = 4) -> list[Factor
 
 
 numbers = st.floats(-4, 4, allow_nan=False).filter(lambda x: abs(x) > 1e-3)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """On matrices this small a second thread only waits, on a busy machine for long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
