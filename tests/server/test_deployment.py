@@ -79,7 +79,9 @@ def _docker_compose() -> list[str] | None:
     return None
 
 
-@pytest.mark.skipif(_docker_compose() is None, reason="needs the client of docker compose (no engine)")
+@pytest.mark.skipif(
+    _docker_compose() is None, reason="needs the client of docker compose (no engine)"
+)
 def test_docker_accepts_the_compose_file(tmp_path: Path) -> None:
     filled = re.sub(r"=$", "=abc123", EXAMPLE, flags=re.MULTILINE)
     (tmp_path / "env").write_text(filled)

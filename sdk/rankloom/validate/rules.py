@@ -149,8 +149,8 @@ _ALL = (
         "CFG007",
         _E,
         "Options of the config and tensors agree",
-        "DoRA without its magnitudes, or magnitudes without DoRA, is another model; so is one whose "
-        "trained biases or tokens the file does not hold.",
+        "DoRA without its magnitudes, or magnitudes without DoRA, is another model; so is one "
+        "whose trained biases or tokens the file does not hold.",
         _PEFT,
     ),
     Rule(
