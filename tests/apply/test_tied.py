@@ -217,3 +217,24 @@ def test_a_head_with_another_weight_is_refused(tmp_path: Path) -> None:
     written = write(tmp_path, model, seq_cls("q_proj"))
     with pytest.raises(IncompatibleError, match=r"TEN005 .*score\.weight"):
         apply(tmp_path / "lm", tmp_path / "out", written.adapter, weights=[0.5])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target_modules": ["embed_tokens", "lm_head"]},
+        {"target_modules": ["embed_tokens", "q_proj"], "use_dora": True},
+        {"target_modules": ["q_proj"], "trainable_token_indices": [3, 51, 56]},
+    ],
+    ids=["factors", "DoRA", "tokens"],
+)
+def test_a_grown_embedding_that_is_adapted_besides(tmp_path: Path, options: dict[str, Any]) -> None:
+    model = llama()
+    save_model(model, tmp_path / "small")
+    model.resize_token_embeddings(57, mean_resizing=False)
+    written = write(tmp_path, model, LoraConfig(r=4, **options))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT says that it saves the embedding
+        written.model.save_pretrained(written.adapter, save_embedding_layers=True)
+    apply(tmp_path / "small", tmp_path / "out", written.adapter)
+    same(written, tmp_path / "out")
