@@ -61,8 +61,6 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("SEC002", {"trust_remote_code": True}),
     ("SEC002", {"megatron_config": {"a": 1}}),
     ("SEC002", {"megatron_core": "evil.core"}),
-    ("SEC002", {"auto_mapping": {"base_model_class": "M", "parent_library": "os"}}),
-    ("SEC002", {"auto_mapping": {"base_model_class": "M", "parent_library": "transformersx"}}),
     ("SEC002", {"auto_mapping": {"base_model_class": "M"}}),
     ("SEC002", {"auto_mapping": ["transformers"]}),
     ("SEC003", {"base_model_name_or_path": "file:///etc/passwd"}),
@@ -155,8 +153,9 @@ def test_a_local_path_as_base_is_only_noted(path: str) -> None:
     assert rules(config(base_model_name_or_path=path)) == [("SEC003", "info")]
 
 
-def test_a_class_of_the_training_script_is_only_warned_of() -> None:
-    mapping = {"base_model_class": "Net", "parent_library": "__main__"}
+@pytest.mark.parametrize("library", ["__main__", "os", "transformersx", "train.models"])
+def test_a_class_that_only_others_would_import_is_only_warned_of(library: str) -> None:
+    mapping = {"base_model_class": "Net", "parent_library": library}
     assert rules(config(auto_mapping=mapping)) == [("SEC002", "warning")]
 
 

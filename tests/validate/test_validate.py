@@ -165,6 +165,18 @@ def test_non_finite_values(bad: float, leaf: str, tmp_path: Path) -> None:
     assert of(tmp_path, with_factor(leaf, values)) == {"NUM001"}
 
 
+@pytest.mark.parametrize(
+    ("library", "ok"),
+    [("os", False), ("train.models", False), ("__main__", True), ("transformers.models", True)],
+)
+def test_a_library_that_other_loaders_would_import(library: str, ok: bool, tmp_path: Path) -> None:
+    mapping = {"base_model_class": "Net", "parent_library": library}
+    report = validate(adapter(tmp_path / "a", auto_mapping=mapping))
+    assert ("SEC002" in rules(report)) is not ok
+    # Reading, and so applying, never imports anything: it is no reason to refuse there.
+    assert adapters.read(tmp_path / "a").targets
+
+
 def test_an_adapter_without_effect(tmp_path: Path) -> None:
     zero = {
         key: tensor(np.zeros(shape, np.float32)) if "lora_B" in key else (dtype, shape, data)

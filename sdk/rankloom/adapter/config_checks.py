@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from rankloom.adapter import fields
@@ -47,20 +48,21 @@ def code(value: dict[str, Any]) -> list[Finding]:
 
 
 def _auto_mapping(mapping: Any) -> list[Finding]:  # noqa: ANN401 - a JSON value
+    """Warn of a class that other loaders would import; reading and applying never do.
+
+    PEFT writes this for every model without a task type, from wherever its class lives, so it
+    cannot stop an apply; ``validate``, and with it every push, makes an error of it.
+    """
     if fields.is_empty(mapping):
         return []
+    fix = "set auto_mapping to null; rankloom does not need it"
     library = mapping.get("parent_library") if isinstance(mapping, dict) else None
-    root = library.split(".")[0] if isinstance(library, str) else ""
-    if root in fields.LIBRARIES:
+    if not isinstance(library, str):
+        return [_finding("SEC002", "auto_mapping", "names no library", fix)]
+    if library.split(".")[0] in fields.LIBRARIES:
         return []
     what = f"names the library {_spoken(library)}, which loaders would import"
-    fix = "set auto_mapping to null; rankloom does not need it"
-    finding = _finding("SEC002", "auto_mapping", what, fix)
-    if root == "__main__":  # the class lived in the training script, so there is nothing to import
-        finding = Finding(
-            finding.rule, finding.message, Severity.WARNING, finding.where, finding.fix
-        )
-    return [finding]
+    return [replace(_finding("SEC002", "auto_mapping", what, fix), severity=Severity.WARNING)]
 
 
 def base_name(value: dict[str, Any]) -> list[Finding]:

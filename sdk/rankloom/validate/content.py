@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from rankloom.adapter.change import ExpertLowRank, LowRank
+from rankloom.adapter.fields import LIBRARIES
 from rankloom.adapter.kinds import NOT_LISTED
 from rankloom.adapter.patterns import TargetRule
 from rankloom.validate.rules import RULES
@@ -34,6 +35,16 @@ def base_named(adapter: Adapter) -> Iterator[Finding]:
     if adapter.base is None and adapter.config.base_model_name_or_path is None:
         message = "base_model_name_or_path is empty and no record names a base"
         yield RULES["BASE001"].finding(message, where="base_model_name_or_path")
+
+
+def imported(adapter: Adapter) -> Iterator[Finding]:
+    """SEC002: other loaders would import no unknown library for the model's class."""
+    mapping = adapter.config.raw.get("auto_mapping") or {}
+    root = str(mapping.get("parent_library", "")).split(".")[0]
+    # A class of the training script itself is no library that could be imported.
+    if root not in {"", "__main__", *LIBRARIES}:
+        message = f"auto_mapping names the library {root[:80]!r}, which loaders would import"
+        yield RULES["SEC002"].finding(message, where="auto_mapping")
 
 
 def target_modules(adapter: Adapter) -> Iterator[Finding]:

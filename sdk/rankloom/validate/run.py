@@ -93,6 +93,7 @@ def validate(
         adapter = inspection.adapter
     else:
         run.findings += adapter.findings
+    run.findings += content.imported(adapter)
     _content(run, adapter, headers_only=headers_only)
     _fit(run, adapter, base)
     run.check("BASE001", content.base_named(adapter) if not (expected or found) else ())
