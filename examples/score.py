@@ -1,4 +1,4 @@
-"""How well a model finds the English summary that answers a German question.
+"""How well a model finds the English summary that answers a question, asked in German or English.
 
 The candidates are all English summaries of the evaluation set and the distractors, whatever the
 split: a split chooses the questions that are asked, never makes the task easier.
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from embed import Tokenizer, embed
 
 Split = Literal["dev", "held_out"]
+Language = Literal["german", "english"]
 
 HERE = Path(__file__).resolve().parent
 MRR_DEPTH = 10
@@ -23,12 +24,17 @@ MRR_DEPTH = 10
 
 @dataclass(frozen=True)
 class Question:
-    """A German question and the English summary that answers it."""
+    """A German question, the same question in English, and the summary that answers it."""
 
     id: str
     split: Split
     question: str
+    english: str
     summary: str
+
+    def asked_in(self, language: Language) -> str:
+        """The wording in `language`."""
+        return self.english if language == "english" else self.question
 
 
 @dataclass(frozen=True)
@@ -89,11 +95,12 @@ def score(
     tokenizer: Tokenizer,
     evaluation: EvaluationSet,
     split: Split | None = None,
+    language: Language = "german",
 ) -> Score:
-    """Rank all candidates for each question of `split` (None: every question)."""
+    """Rank all candidates for each question of `split` (None: every question) in `language`."""
     asked = [item for item in evaluation.questions if split is None or item.split == split]
     answers = [evaluation.candidates.index(item.summary) for item in asked]
-    questions = embed(model, tokenizer, [item.question for item in asked])
+    questions = embed(model, tokenizer, [item.asked_in(language) for item in asked])
     candidates = embed(model, tokenizer, evaluation.candidates)
     return Score(tuple(_ranks(questions @ candidates.T, answers)))
 
