@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factor_cases import dense, make, numbers, several, size, total
-from rankloom.compose.factors.rank import INVISIBLE, Energy, Rank, choose
+from rankloom.compose.factors.rank import INVISIBLE, choose
 from rankloom.compose.factors.recompress import recompress
 from rankloom.compose.factors.value import Factors
 from rankloom.errors import RefError
+from rankloom.recipe.rank import Energy, Rank
 
 
 def tail(values: torch.Tensor, rank: int) -> float:

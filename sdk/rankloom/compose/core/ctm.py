@@ -8,8 +8,8 @@ import torch
 
 from rankloom.compose.core.linear import svd
 from rankloom.compose.core.space import Space, core_space
-from rankloom.compose.factors.rank import check_rank
 from rankloom.errors import RefError
+from rankloom.recipe.rank import check_rank
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,8 +12,5 @@ result is an exact adapter whose rank is the sum of the ranks, or the best one o
 ``rank``           how that rank is chosen
 ``methods``        every method by name; each has a module of its own
 ``directions``     lengths and angles, which those are functions of
-``weights``        a weight for each layer or module
-``layer_swap``     such weights: the ends of one adapter, the middle of another
-``place``          layer and module in the name of a target
 =================  ======================================================
 """

@@ -2,54 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 
-from rankloom.errors import RefError
+from rankloom.recipe.rank import Energy, check_rank
 
 if TYPE_CHECKING:
-    from typing import TypeAlias
+    from rankloom.recipe.rank import Rank
 
 INVISIBLE = 2.0**-24
 """Relative size of what rounding the factors to float32 changes anyway."""
-
-
-@dataclass(frozen=True, slots=True)
-class Energy:
-    """The smallest rank that keeps a share of ‖ΔW‖².
-
-    Attributes:
-        share: above 0, at most 1.
-        max_rank: never more than this, whatever is lost.
-    """
-
-    share: float = 0.999
-    max_rank: int | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            message = f"an energy of {self.share!r} cannot be kept"
-            raise RefError(message, hint="give a share above 0 and at most 1, such as 0.999")
-        if self.max_rank is not None:
-            check_rank(self.max_rank)
-
-
-Rank: TypeAlias = int | Energy | Literal["auto"]
-"""A number; an energy; or ``auto``: nothing is lost that float32 factors could hold."""
-
-
-def check_rank(rank: object) -> int:
-    """Return a rank that somebody gave.
-
-    Raises:
-        RefError: it is no whole number of at least 1.
-    """
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-        message = f"{rank!r} is not a rank"
-        raise RefError(message, hint="a rank is a whole number from 1")
-    return rank
 
 
 def choose(values: torch.Tensor, rank: Rank, noise: float = 0.0) -> int:

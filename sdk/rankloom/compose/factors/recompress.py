@@ -15,7 +15,7 @@ from rankloom.compose.factors.value import Factors, join
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rankloom.compose.factors.rank import Rank
+    from rankloom.recipe.rank import Rank
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 from xml.sax.saxutils import escape
 
-from rankloom.compose.factors.place import place_of
 from rankloom.compose.interference.gather import gather
 from rankloom.errors import RefError
+from rankloom.recipe.place import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from rankloom.compose.factors.core import cores
-from rankloom.compose.factors.rank import Energy, choose
+from rankloom.compose.factors.rank import choose
 from rankloom.compose.interference.signs import meeting, sample
 from rankloom.compose.interference.spaces import bases, crosstalk, overlap
 from rankloom.compose.interference.value import Pair, Scope, Spectrum
+from rankloom.recipe.rank import Energy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

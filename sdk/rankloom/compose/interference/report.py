@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from rankloom.compose.factors.place import place_of
 from rankloom.compose.interference.gather import gather
 from rankloom.compose.interference.measure import measure
 from rankloom.compose.interference.value import rounded
 from rankloom.errors import RefError
+from rankloom.recipe.place import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from rankloom.compose.factors.rank import check_rank
+from rankloom.recipe.rank import check_rank
 from rankloom_kernels.masks import kept, stream_key
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rankloom.compose.factors.weights import Gradient
 from rankloom.errors import RefError
+from rankloom.recipe.weights import Gradient
 
 
 def layer_swap(

@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankloom.compose.factors.layer_swap import layer_swap
-from rankloom.compose.factors.place import Place, place_of
-from rankloom.compose.factors.weights import (
+from rankloom.errors import RefError
+from rankloom.recipe.layer_swap import layer_swap
+from rankloom.recipe.place import Place, place_of
+from rankloom.recipe.weights import (
     Gradient,
     read_weight,
     resolve,
     resolve_all,
     unused_filters,
 )
-from rankloom.errors import RefError
 
 MLP = "model.layers.3.mlp.up_proj.weight"
 Q = "model.layers.3.self_attn.q_proj.weight"
