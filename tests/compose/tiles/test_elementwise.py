@@ -341,7 +341,13 @@ def test_sce_takes_no_weights_and_needs_a_difference(parts: list[Factors]) -> No
     with pytest.raises(RefError, match="weights of its own"):
         combine("sce", parts, WEIGHTS)
     with pytest.raises(IncompatibleError, match="agree everywhere"):
-        combine("sce", [parts[0], parts[0]], [1, 1], {"select_topk": 0.5})
+        combine("sce", [parts[0]] * 3, [1] * 3, {"select_topk": 0.5})
+
+
+def test_without_adapters_there_is_nothing_to_combine() -> None:
+    for method, usual in PARAMETERS.items():
+        with pytest.raises(IncompatibleError, match="no factors"):
+            combine(method, [], [], usual | ({"keys": ()} if "keys" in usual else {}))
 
 
 def test_of_nothing_but_zeros_there_is_zero() -> None:

@@ -81,7 +81,7 @@ class Consensus:
         option("sign_election", self.sign_election, ("weighted", "unweighted"))
         option("vote", self.vote, ("total", "count"))
         option("divide_by", self.divide_by, ("weights", "count", "none"))
-        if self.divide_by == "weights" and min(self.weights) < 0:
+        if self.divide_by == "weights" and min(self.weights, default=0) < 0:
             message = f"MRG003 weights {self.weights} cannot divide: some are negative"
             raise RefError(message, hint="give divide_by='count', or weights from 0 up")
 

@@ -122,7 +122,7 @@ def _dropped_by_rank(
     merge: Merge,
 ) -> Elementwise:
     shares = densities_of(density, parts)
-    if epsilon < 0 or min(shares) - epsilon <= 0 or max(shares) + epsilon > 1:
+    if epsilon < 0 or any(not epsilon < share <= 1 - epsilon for share in shares):
         message = f"MRG003 densities {shares} ± epsilon {epsilon!r} leave the interval from 0 to 1"
         raise RefError(message, hint="give a smaller epsilon, or densities nearer to 0.5")
     streams = one_for_each(keys, parts, "keys")

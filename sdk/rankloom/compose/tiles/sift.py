@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -154,13 +155,12 @@ class Varied:
 
 
 def variance(stack: torch.Tensor) -> torch.Tensor:
-    """Return the variance over the first dimension, divided by N; one order of sums everywhere."""
-    mean = _sum(stack).div_(len(stack))
-    return _sum([(values - mean).square_() for values in stack]).div_(len(stack))
+    """Return the variance over the first dimension, (rows, in).
 
-
-def _sum(tensors: torch.Tensor | list[torch.Tensor]) -> torch.Tensor:
-    total = tensors[0].clone()
-    for tensor in tensors[1:]:
-        total.add_(tensor)
-    return total
+    Semantics: ``Σ_{n < m} (xₙ − xₘ)² / N²``, which unlike the sum of squares about a rounded mean
+    is 0 only where all are equal.
+    """
+    total = torch.zeros_like(stack[0])
+    for one, other in combinations(stack, 2):
+        total.add_((one - other).square_())
+    return total.div_(len(stack) ** 2)
