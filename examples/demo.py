@@ -27,6 +27,7 @@ WORK = Path(".demo")
 BASE = WORK / "minilm"
 ADAPTERS = ("de-lang", "search-task")
 WEIGHTS = ((1.0, 0.0), (0.0, 1.0), (1.0, 0.5), (0.5, 1.0), (1.0, 1.0), (0.5, 0.5))
+MERGED = (1.0, 0.5)
 
 
 def main() -> None:
@@ -53,7 +54,7 @@ def main() -> None:
 
     title("Compose, apply, score: which summary answers a question?")
     merged = WORK / "merged"
-    weights = ",".join(str(weight) for weight in WEIGHTS[3])
+    weights = ",".join(f"{weight:g}" for weight in MERGED)
     loractl("apply", *ADAPTERS, "--weights", weights, "--base", f"./{BASE}", "-o", str(merged))
     report_scores(merged)
 
@@ -104,7 +105,7 @@ def report_scores(merged: Path) -> None:
         raise SystemExit("the model differs after the last composition was taken back")
     loaded, _ = load_base(merged)
     written = scores(loaded, tokenizer, evaluation)
-    if written != found[WEIGHTS[3]]:
+    if written != found[MERGED]:
         raise SystemExit("the merged checkpoint scores other than the applied composition")
     show(f"checkpoint {merged}", written)
 
