@@ -96,6 +96,9 @@ def parse(ref: str | os.PathLike[str]) -> Ref:
     Raises:
         RefError: the ref is malformed.
     """
+    if "\0" in str(ref):  # no file system has such a name; Python's own functions raise ValueError
+        message = f"{str(ref)[:80]!r} holds a null character"
+        raise RefError(message, hint="check where the text comes from")
     if not isinstance(ref, str):
         return Path(ref)
     if ref.startswith((".", "/", "~")) or ref.endswith("/"):

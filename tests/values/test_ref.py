@@ -69,6 +69,8 @@ def test_a_folder_never_shadows_a_name(tmp_path: Path, monkeypatch: pytest.Monke
         "x" * 97,
         "a\n",
         "~nobody-of-that-name",
+        "~\0",
+        "./a\0b",
     ],
 )
 def test_malformed_refs_are_refused(text: str) -> None:
