@@ -117,7 +117,7 @@ class _Live:
         modules = dict(self.model.named_modules(remove_duplicate=False))
         for name in names:
             module, _, parameter = name.rpartition(".")
-            if module in modules and hasattr(modules[module], parameter):
+            if getattr(modules.get(module), parameter, None) is not None:
                 message = f"{name} of a {type(modules[module]).__name__} is no plain parameter"
                 hint = "remove the parametrization or wrapper first (PEFT: unload the adapter)"
                 raise IncompatibleError(message, hint=hint)
