@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import click
 
-from loractl.commands import adapters, bases, combine, service, validate
+from loractl.commands import adapters, apply, bases, compose, service, validate
 from loractl.failures import ErrorAwareGroup
 
 
@@ -34,8 +34,8 @@ for command in (
     bases.base,
     validate.validate,
     validate.rule,
-    combine.compose,
-    combine.apply,
+    compose.compose,
+    apply.apply,
     service.serve,
     service.login,
 ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,9 @@ refs: Decorator = click.argument("refs", nargs=-1, required=True, metavar="REF|D
 method: Decorator = click.option(
     "--method", default="exact", show_default=True, help="How the deltas are combined."
 )
+rank: Decorator = click.option(
+    "--rank", metavar="R|energy=E|auto", help="Bring the result to this rank; default: all of it."
+)
 
 
 def weight_list(text: str) -> tuple[float, ...]:
@@ -28,6 +32,26 @@ def weight_list(text: str) -> tuple[float, ...]:
         raise click.BadParameter(message) from error
 
 
+def pair(text: str) -> tuple[str, Any]:
+    """Return name and value, e.g. of ``density=0.5`` or ``sign_election=unweighted``."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        message = f"{text!r} is no name=value"
+        raise click.BadParameter(message)
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+parameters: Decorator = click.option(
+    "--parameter",
+    "parameters",
+    type=pair,
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A parameter of the method, e.g. density=0.5; may be given several times.",
+)
 weights: Decorator = click.option(
     "--weights",
     type=weight_list,

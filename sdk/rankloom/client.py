@@ -280,35 +280,46 @@ class Client:
     def compose(
         self,
         refs: Sequence[PathLike],
-        weights: Sequence[float] | None = None,
+        weights: Sequence[object] | None = None,
         *,
         method: str = "exact",
+        rank: object = None,
         base: PathLike | None = None,
+        **parameters: object,
     ) -> Composition:
         """Combine adapters: W + Σ wᵢ(Wᵢ′ − W), Wᵢ′ being what adapter i alone makes of W.
 
         Args:
             refs: refs or folders; folders need no registry.
-            weights: one number per adapter, negative ones too; ``None`` means all 1.
-            method: how deltas are combined; ``"exact"`` is the weighted sum, rank Σr.
-            base: a base's folder or name that all adapters must fit.
+            weights: one per adapter: a number, negative ones too; a list of numbers, which is a
+                gradient over the layers; or filters, ``[{"filter": "mlp", "value": 0.5},
+                {"value": 1}]``. ``None`` means all 1.
+            method: how deltas are combined; ``"exact"`` is the weighted sum, rank Σr. The others
+                are in ``docs/composition.md``.
+            rank: bring the result to this rank: a number, ``"energy=0.999"`` or ``"auto"``;
+                ``composition.errors`` says what is lost. ``None``: nothing is lost.
+            base: a base's folder or name that all adapters must fit; it also tells how many
+                layers there are.
+            parameters: of the method; what recipes call ``lambda`` is ``lambda_`` here.
 
         Raises:
-            RefError: the number of weights differs from the number of adapters, or one is not
-                finite.
+            RefError: the number of weights differs from the number of adapters, one is none, or
+                the method does not take a parameter.
             IncompatibleError: the adapters were made for different bases, or not for ``base``.
+            UnsupportedAdapterError: the method does not work on how an adapter stores its change.
         """
         from rankloom.composition import compose
 
         parts = [self._part(item) for item in refs]
-        found = None
-        if base is not None:
-            found = self._base(base).fingerprint
+        known = None if base is None else self._base(base)
         return compose(
             parts,
             weights,
             method=method,
-            base=found,
+            rank=rank,
+            parameters={name.removesuffix("_"): value for name, value in parameters.items()},
+            base=known.fingerprint if known else None,
+            base_names=known.model.tensors if known else (),
             publisher=self._publish,
             cache=self.settings.cache_dir / bases.CACHE,
         )

@@ -6,24 +6,25 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rankloom.compose.exact import exact
 from rankloom.errors import BackendUnavailableError, RankloomWarning
 from rankloom.recipe.checks import check_target_base, common_base
+from rankloom.recipe.locking import lock
 from rankloom.recipe.part import Part
 from rankloom.recipe.plan import make_plan
-from rankloom.recipe.recipe import Lock, LockedPart, algorithm
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from torch import nn
 
     from rankloom.apply.live import Handle
     from rankloom.apply.report import ApplyReport
     from rankloom.change.formula import TargetChange
+    from rankloom.compose.losses import Losses
     from rankloom.fingerprint import Fingerprint
     from rankloom.recipe.plan import Plan
+    from rankloom.recipe.recipe import Lock
     from rankloom.registry.wire import Version
 
     Publisher = Callable[["Composition", str, str | None], Version]
@@ -33,10 +34,13 @@ __all__ = ["Composition", "Part", "compose"]
 
 def compose(
     parts: Sequence[Part],
-    weights: Sequence[float] | None = None,
+    weights: Sequence[object] | None = None,
     *,
     method: str = "exact",
+    parameters: Mapping[str, object] | None = None,
+    rank: object = None,
     base: Fingerprint | None = None,
+    base_names: Iterable[str] = (),
     publisher: Publisher | None = None,
     cache: Path | None = None,
 ) -> Composition:
@@ -44,28 +48,32 @@ def compose(
 
     Args:
         parts: the adapters, in the order that decides the order of factors in the result.
-        weights: one finite number for each, negative ones too; ``None`` means all 1.
+        weights: one for each: a finite number, negative ones too, a gradient over the layers or
+            filters; ``None`` means all 1.
         method: how deltas are combined.
+        parameters: of the method.
+        rank: what the result is brought to; ``None``: the rank that the method gives.
         base: identity of a base that all of them must fit.
+        base_names: names of its tensors, which say how many layers it has.
         publisher: what :meth:`Composition.push` calls.
         cache: folder in which fingerprints of bases are remembered.
 
     Raises:
-        RefError: unknown method; the weights are not one finite number for each part, or all 0.
+        RefError: unknown method, parameter or rank; the weights are not one for each part, or all
+            0.
         IncompatibleError: the parts were made for different bases, or disagree on a shape.
+        UnsupportedAdapterError: the method does not work on how an adapter stores its change.
     """
-    plan = make_plan(parts, weights, method=method)
+    plan = make_plan(
+        parts, weights, method=method, parameters=parameters, rank=rank, base_names=base_names
+    )
     if base is not None:
         check_target_base(parts, base)
-    locked = [
-        LockedPart(digest=part.digest, weight=weight)
-        for part, weight in zip(parts, plan.weights, strict=True)
-    ]
-    lock = Lock(algorithm=algorithm(method), parts=tuple(locked))
     for finding in plan.findings:
         warnings.warn(RankloomWarning(str(finding)), stacklevel=2)
     known = common_base(parts) or base
-    return Composition(tuple(parts), plan, lock, known, publisher=publisher, cache=cache)
+    pinned = lock(parts, plan)
+    return Composition(tuple(parts), plan, pinned, known, publisher=publisher, cache=cache)
 
 
 class Composition:
@@ -90,6 +98,7 @@ class Composition:
     ) -> None:
         self.parts, self.plan, self.lock, self.base = parts, plan, lock, base
         self._publisher, self._cache = publisher, cache
+        self._computed: tuple[tuple[TargetChange, ...], Losses] | None = None
 
     def __repr__(self) -> str:
         return f"<Composition {str(self.plan).partition(chr(10))[0]}>"
@@ -101,8 +110,27 @@ class Composition:
 
     @property
     def changes(self) -> tuple[TargetChange, ...]:
-        """What it adds to each parameter, as values."""
-        return exact(self.plan)
+        """What it adds to each parameter, as values.
+
+        Methods that look into the deltas, and ``rank``, read factors here, once.
+
+        Raises:
+            AdapterError: a factor cannot be read, or holds NaN or infinity.
+            IncompatibleError: the method is not defined for these deltas.
+        """
+        return self._compute()[0]
+
+    @property
+    def errors(self) -> Losses:
+        """What each target lost by ``rank``, and all of them together; errors as of ``changes``."""
+        return self._compute()[1]
+
+    def _compute(self) -> tuple[tuple[TargetChange, ...], Losses]:
+        from rankloom.compose.compute import compute
+
+        if self._computed is None:
+            self._computed = compute(self.plan, [part.digest for part in self.parts])
+        return self._computed
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write it as a PEFT folder in which every scale is 1; the same inputs give the same bytes.

@@ -11,9 +11,10 @@ from rankloom.recipe.layer_swap import layer_swap
 from rankloom.recipe.place import Place, place_of
 from rankloom.recipe.weights import (
     Gradient,
+    depth_of,
+    depths,
     read_weight,
     resolve,
-    resolve_all,
     unused_filters,
 )
 
@@ -123,14 +124,23 @@ def test_values_that_are_no_weight(value: object) -> None:
         read_weight(value)
 
 
-def test_all_weights_of_all_targets() -> None:
-    weights = [read_weight(1), read_weight([0, 1])]
-    targets = [("a.0.x", 0, 3), ("a.1.x", 1, 3), ("a.2.x", 2, 3)]
-    assert resolve_all(weights, targets) == {
-        "a.0.x": (1.0, 0.0),
-        "a.1.x": (1.0, 0.5),
-        "a.2.x": (1.0, 1.0),
-    }
+def test_weights_by_target_are_0_where_there_is_none() -> None:
+    weight = read_weight({"targets": {Q: 0.5}})
+    assert resolve(weight, Q, 3, 4) == 0.5
+    assert resolve(weight, MLP, 3, 4) == 0.0
+    assert read_weight(weight) is weight
+
+
+def test_layers_are_counted_in_the_base_whatever_its_prefix() -> None:
+    targets = depths([MLP, Q, HEAD])
+    assert targets == {"model.layers": 4}
+    base = depths(["layers.0.x", "layers.11.x", "norm.weight"])
+    assert depth_of("model.layers", base, targets) == 12
+    assert depth_of("model.layers", {}, targets) == 4
+    both = depths(["encoder.block.5.x", "decoder.block.2.x"])
+    assert depth_of("encoder.block", both, {}) == 6
+    # Without a prefix it could be either, so the targets tell.
+    assert depth_of("block", both, {"block": 3}) == 3
 
 
 def test_layer_swap_with_transitions() -> None:

@@ -25,9 +25,9 @@ from rankloom.tensorfile.index import sizes, spans, swapped
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from rankloom.adapter.change import Change, Target
+    from rankloom.adapter.change import Target
     from rankloom.base.model import Base, Piece
-    from rankloom.change.formula import Formula, TargetChange
+    from rankloom.change.formula import Formula, Summand, TargetChange
     from rankloom.tensorfile.header import TensorEntry
 
 
@@ -96,7 +96,7 @@ def find(
     return list(found.values()), absent, findings
 
 
-def _may_be_absent(change: Change) -> bool:
+def _may_be_absent(change: Summand) -> bool:
     return isinstance(change, Computed) and change.if_present
 
 

@@ -19,9 +19,8 @@ from rankloom.recipe.meeting import same
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from rankloom.adapter.change import Change
     from rankloom.base.model import Base
-    from rankloom.change.formula import Weighted
+    from rankloom.change.formula import Summand, Weighted
 
 
 def settle(
@@ -85,7 +84,7 @@ def _terms(
     return (*own, *reaching)
 
 
-def _spread(change: Change, *, is_input: bool) -> Replacement | Rows | None:
+def _spread(change: Summand, *, is_input: bool) -> Replacement | Rows | None:
     """Return what a change of one tensor does to those that are tied to it."""
     if isinstance(change, Rows):
         return change if change.spreads and is_input else None

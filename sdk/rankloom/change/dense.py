@@ -11,7 +11,9 @@ import torch
 
 from rankloom.adapter.change import Computed, ExpertLowRank, LowRank, Replacement, Rows
 from rankloom.change.evaluate import Recent, factors
+from rankloom.change.formula import ByRows, Product
 from rankloom.change.kinds import FORMULAS
+from rankloom.change.portions import Portions
 from rankloom.change.read import read_doubles
 from rankloom.errors import AdapterError, IncompatibleError, UnsupportedAdapterError
 from rankloom.tensorfile.index import index, sizes
@@ -53,6 +55,7 @@ class Dense:
         self._device, self._beside = device, beside or {}
         self._computed: dict[int, torch.Tensor] = {}
         self._factors: dict[int, Term] = {}
+        self._portions: dict[int, Portions] = {}
         self._recent = Recent()
 
     def add_(self, total: torch.Tensor, weight: torch.Tensor, part: Spans) -> None:
@@ -73,8 +76,11 @@ class Dense:
         self._replace(total, weight, part)
         for number, item in enumerate(self._formula.terms):
             change = item.change
-            if isinstance(change, LowRank | ExpertLowRank):
+            if isinstance(change, LowRank | ExpertLowRank | Product):
                 total += item.weight * self._product(number, change, part)
+            elif isinstance(change, ByRows):
+                delta = self._portions.setdefault(number, Portions(change)).part(part)
+                total += item.weight * delta.to(self._device)
             elif isinstance(change, Computed):
                 total += item.weight * self._delta(number, change)[index(part)]
 
@@ -94,9 +100,11 @@ class Dense:
         for share, where, values in found:
             total[where] += share * values.to(self._device)
 
-    def _product(self, number: int, change: LowRank | ExpertLowRank, part: Spans) -> torch.Tensor:
+    def _product(
+        self, number: int, change: LowRank | ExpertLowRank | Product, part: Spans
+    ) -> torch.Tensor:
         """Return scale · B·A on a part, expert by expert where there are experts."""
-        if isinstance(change, ExpertLowRank) and isinstance(part[0], range):
+        if len(part) == 3 and isinstance(part[0], range):
             found = [self._product(number, change, (one, *part[1:])) for one in part[0]]
             nothing = torch.zeros(sizes(part), dtype=torch.float64, device=self._device)
             return torch.stack(found) if found else nothing
@@ -105,7 +113,9 @@ class Dense:
         rows, columns = (slice(n, n + 1) if isinstance(n, int) else n for n in index(part[-2:]))
         return (scale * (b[rows] @ a[:, columns])).view(sizes(part[-2:]))
 
-    def _matrix(self, number: int, change: LowRank | ExpertLowRank, expert: Spans) -> Term:
+    def _matrix(
+        self, number: int, change: LowRank | ExpertLowRank | Product, expert: Spans
+    ) -> Term:
         if number in self._factors:
             return self._factors[number]
         b, a, scale = factors(change, index(expert), self._recent)

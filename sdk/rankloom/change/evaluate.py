@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from rankloom.adapter.change import ExpertLowRank, LowRank
+from rankloom.change.formula import Product
 from rankloom.change.read import read_finite
 from rankloom.errors import AdapterError
 from rankloom_kernels import Folded, Term, fold, merge_
@@ -18,8 +19,7 @@ from rankloom_kernels import Folded, Term, fold, merge_
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rankloom.adapter.change import Change
-    from rankloom.change.formula import Formula
+    from rankloom.change.formula import Formula, Summand
     from rankloom.tensorfile.header import TensorEntry
     from rankloom.tensorfile.index import Index
     from rankloom_kernels import Workspace
@@ -151,24 +151,28 @@ _HELD = 4
 """Experts have two or three parameters, whose stored tensors take turns in a file."""
 
 
-def factors(change: Change, part: Index = (), recent: Recent | None = None) -> Term:
+def factors(change: Summand, part: Index = (), recent: Recent | None = None) -> Term:
     """Return scale · B·A of a part of the parameter as a term, the factors in their own dtype.
 
     Args:
-        change: two factors, or two for each expert.
+        change: two factors, or two for each expert, in a file or in memory.
         part: of (out, in), or of (experts, out, in): then the first index is an expert's number.
         recent: keeps what the next call mostly needs again.
     """
-    if isinstance(change, ExpertLowRank):
+    rest: Sequence[int | slice]
+    if isinstance(change, Product):
+        axes = change.b.ndim - 2
+        b, a, rest = change.b[part[:axes]], change.a[part[:axes]], part[axes:]
+    elif isinstance(change, ExpertLowRank):
         expert, *rest = part
         assert isinstance(expert, int)  # noqa: S101 - a matrix was asked for
         a = read_finite(change.a, range(expert * change.rank, (expert + 1) * change.rank))
         b = (recent or Recent()).of(change)[expert]
     else:
         assert isinstance(change, LowRank)  # noqa: S101 - Sum.is_low_rank was asked
-        rest = list(part)
+        rest = part
         b, a = read_finite(change.b), read_finite(change.a)
         if change.transposed:
             b, a = a.T, b.T
     rows, columns = (*rest, slice(None), slice(None))[:2]
-    return Term(b[rows], a[:, columns], change.scale)
+    return Term(b[rows], a[:, columns], getattr(change, "scale", 1.0))

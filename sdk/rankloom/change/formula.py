@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from rankloom.adapter.change import (
     Computed,
@@ -16,17 +16,65 @@ from rankloom.adapter.change import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+    import torch
 
     from rankloom.adapter.change import Change
+
+    Portion = Callable[[int, int], torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Product:
+    """ΔW = b·a, of factors in memory, for each expert where there are experts.
+
+    Attributes:
+        b: (out, r) or (experts, out, r), float32 or float64.
+        a: (r, in) or (experts, r, in), of the same dtype.
+        is_embedding: PEFT keeps it as an embedding's factors.
+    """
+
+    b: torch.Tensor
+    a: torch.Tensor
+    is_embedding: bool = False
+
+    @property
+    def rank(self) -> int:
+        """Columns of b."""
+        return self.b.shape[-1]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the parameter."""
+        return (*self.b.shape[:-1], self.a.shape[-1])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ByRows:
+    """ΔW of which some rows are computed when they are asked for.
+
+    Attributes:
+        method: what computes it.
+        shape: (out, in) or (experts, out, in).
+        open: of the number of an expert (``None``: there are none), what gives rows ``start`` to
+            ``stop`` of its matrix as (stop − start, in) float32, the same bits in any portions.
+    """
+
+    method: str
+    shape: tuple[int, ...]
+    open: Callable[[int | None], Portion]
+
+
+Summand: TypeAlias = "Change | Product | ByRows"
 
 
 @dataclass(frozen=True, slots=True)
 class Weighted:
-    """One change and the caller's weight for it."""
+    """One change, or what was made of several, and its weight."""
 
     weight: float
-    change: Change
+    change: Summand
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +91,8 @@ class Sum:
     @property
     def is_low_rank(self) -> bool:
         """Whether every term is a product of two factors, for each expert perhaps."""
-        return all(isinstance(term.change, LowRank | ExpertLowRank) for term in self.terms)
+        kinds = LowRank | ExpertLowRank | Product
+        return all(isinstance(term.change, kinds) for term in self.terms)
 
     @property
     def replaces(self) -> bool:
@@ -65,13 +114,19 @@ class Sum:
     @property
     def rank(self) -> int:
         """Rank of the sum as factors: the sum of the ranks."""
-        return sum(rank_of(term.change) or 0 for term in self.terms)
+        return sum(_rank_of(term.change) for term in self.terms)
+
+
+def _rank_of(change: Summand) -> int:
+    if isinstance(change, ByRows):
+        return 0
+    return change.rank if isinstance(change, Product) else rank_of(change) or 0
 
 
 Formula = Sum
 
 
-def shape_of(changes: Iterable[Change]) -> tuple[int, ...] | None:
+def shape_of(changes: Iterable[Summand]) -> tuple[int, ...] | None:
     """Return the shape of the parameter that some changes are of, if one of them knows it."""
     return next((change.shape for change in changes if change.shape is not None), None)
 
@@ -86,6 +141,7 @@ class TargetChange:
         formula: what is added.
         candidates: names of which the base decides one; see ``rankloom.adapter.change.Target``.
         kinds: how the adapters store it.
+        origin: the change of one of the adapters, where the formula is made of something else.
     """
 
     module: str
@@ -93,6 +149,7 @@ class TargetChange:
     formula: Formula
     candidates: tuple[str, ...] = ()
     kinds: frozenset[str] = frozenset()
+    origin: Change | None = None
 
     @property
     def name(self) -> str:
@@ -107,7 +164,8 @@ class TargetChange:
     @property
     def target(self) -> Target:
         """The parameter as the base's names know it."""
-        change = self.formula.terms[0].change
+        change = self.origin or self.formula.terms[0].change
+        assert not isinstance(change, Product | ByRows)  # noqa: S101 - those have an origin
         return Target(self.module, "sum", change, self.parameter, self.candidates)
 
     def beside(self, parameter: str) -> Target:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from rankloom.adapter.change import Computed, ExpertLowRank, LowRank, Replacement, Rows
-from rankloom.change.dtypes import FLOATS
+from rankloom.change.dtypes import CODES, FLOATS
 from rankloom.change.evaluate import factors, join
+from rankloom.change.formula import ByRows, Product
 from rankloom.change.kinds import FACTORS
 from rankloom.change.read import read_doubles, read_tensor
 from rankloom_kernels import Term
@@ -17,8 +18,7 @@ from rankloom_kernels import Term
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from rankloom.adapter.change import Change
-    from rankloom.change.formula import Sum, TargetChange
+    from rankloom.change.formula import Sum, Summand, TargetChange
     from rankloom.tensorfile.header import TensorEntry
     from rankloom_kernels import Folded
 
@@ -62,7 +62,7 @@ def layer(change: TargetChange) -> Form:
     Raises:
         CannotSaveError: the change is not a product of factors alone.
     """
-    turned = {isinstance(one, LowRank) and one.transposed for one in _changes(change)}
+    turned = {_is_embedding(one) for one in _changes(change)}
     if len(turned) != 1:
         message = "it is an embedding's change in one adapter and a layer's in another"
         raise CannotSaveError(message)
@@ -167,7 +167,13 @@ def _copy(
     return Form({key: (entry.dtype, entry.shape)}, load, lists=lists, tokens=tokens or {})
 
 
-def _changes(change: TargetChange) -> list[Change]:
+def _is_embedding(change: Summand) -> bool:
+    if isinstance(change, Product):
+        return change.is_embedding
+    return isinstance(change, LowRank) and change.transposed
+
+
+def _changes(change: TargetChange) -> list[Summand]:
     return [term.change for term in change.formula.terms]
 
 
@@ -185,13 +191,16 @@ def _rank(change: TargetChange) -> int:
     return sum(_rank_of(one) for one in _changes(change))
 
 
-def _rank_of(change: Change) -> int:
-    if isinstance(change, LowRank | ExpertLowRank):
+def _rank_of(change: Summand) -> int:
+    if isinstance(change, LowRank | ExpertLowRank | Product):
         return change.rank
     return sum(term.b.shape[1] for term in _product(change))
 
 
-def _product(change: Change) -> list[Term]:
+def _product(change: Summand) -> list[Term]:
+    if isinstance(change, ByRows):
+        message = f"what {change.method} makes has no factors unless it is composed with rank="
+        raise CannotSaveError(message)
     if not isinstance(change, Computed):
         message = "values that replace the base's and factors have no common form"
         raise CannotSaveError(message)
@@ -213,11 +222,17 @@ def _joined(formula: Sum, part: tuple[int | slice, ...] = (), *, turned: bool = 
 
 def _code(formula: Sum) -> str:
     """Return float64 if an adapter has it, else float32."""
-    wide = any(entry.dtype == "F64" for item in formula.terms for entry in _entries(item.change))
-    return "F64" if wide else "F32"
+    codes = {code for item in formula.terms for code in _codes(item.change)}
+    return "F64" if "F64" in codes else "F32"
 
 
-def _entries(change: Change) -> Iterator[TensorEntry]:
+def _codes(change: Summand) -> set[str]:
+    if isinstance(change, Product):
+        return {CODES[change.b.dtype]}
+    return {entry.dtype for entry in _entries(change)}
+
+
+def _entries(change: Summand) -> Iterator[TensorEntry]:
     if isinstance(change, LowRank | ExpertLowRank):
         yield from (change.a, change.b)
     elif isinstance(change, Computed):

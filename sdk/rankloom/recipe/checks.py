@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from rankloom.errors import IncompatibleError
 from rankloom.finding import Finding, Severity
 from rankloom.fingerprint import Fingerprint
+from rankloom.recipe.weights import unused_filters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rankloom.recipe.part import Part
+    from rankloom.recipe.weights import Weight
 
 _LEVELS = ("cfg", "struct", "exact", "bf16")
 
@@ -71,6 +73,18 @@ def find_repeated(parts: Sequence[Part]) -> tuple[Finding, ...]:
             fix = "name it once, with the sum of the weights"
             findings.append(Finding("MRG004", message, Severity.WARNING, part.label, fix))
         first.setdefault(part.digest, part.label)
+    return tuple(findings)
+
+
+def find_unused(parts: Sequence[Part], weights: Sequence[Weight]) -> tuple[Finding, ...]:
+    """Return a warning for each filter of a weight that decides nothing: mostly a slip."""
+    findings = []
+    for part, weight in zip(parts, weights, strict=True):
+        names = [target.name for target in part.adapter.targets]
+        for text in unused_filters(weight, names):
+            message = f"the filter {text!r} of {part.label} decides the weight of no target"
+            fix = "compare it with the names of the targets in the plan"
+            findings.append(Finding("MRG006", message, Severity.WARNING, part.label, fix))
     return tuple(findings)
 
 

@@ -58,7 +58,7 @@ def _check_own(name: str, one: PlannedPart, two: PlannedPart) -> None:
         raise UnsupportedAdapterError(message, hint="merge this adapter with PEFT")
 
 
-def clash(one: Change, two: Change) -> bool:
+def clash(one: object, two: object) -> bool:
     """Tell whether both put values in the same place, and not the very same values."""
     if not isinstance(one, Replacement | Rows) or not isinstance(two, Replacement | Rows):
         return False
@@ -71,7 +71,7 @@ def clash(one: Change, two: Change) -> bool:
     return not same(one, two)
 
 
-def same(one: Change, two: Change) -> bool:
+def same(one: object, two: object) -> bool:
     """Tell whether two changes are the same, by their bytes where they put in values."""
     if isinstance(one, Replacement) and isinstance(two, Replacement):
         return _same_values(one.value, two.value) and _same_rows(one.rows, two.rows)

@@ -10,28 +10,28 @@ from pydantic import ConfigDict, Field
 
 from rankloom.errors import RefError
 from rankloom.message import Digest, Message
+from rankloom.recipe.weights import ByTarget, Gradient, read_weight
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-METHODS = {"exact": "exact/1"}
-"""Every method and the version of its algorithm; a change that moves a byte gets a new version."""
+    from rankloom.recipe.weights import Weight
 
 
-class Recipe(Message):
-    """Refs, one weight for each, and how to combine them."""
+class TargetWeights(Message):
+    """A number for each target that the adapter changes, by the target's name."""
 
-    refs: tuple[str, ...] = Field(min_length=1)
-    weights: tuple[float, ...]
-    method: str = "exact"
-    parameters: dict[str, Any] = Field(default_factory=dict)
+    targets: dict[str, float]
 
 
 class LockedPart(Message):
-    """One adapter of a lock: the digest of its version, and its weight."""
+    """One adapter of a lock: the digest of its version, and its weight.
+
+    A gradient or filters are there as the numbers that they come to.
+    """
 
     digest: Digest
-    weight: float
+    weight: float | TargetWeights
 
 
 class Lock(Message):
@@ -43,6 +43,9 @@ class Lock(Message):
         algorithm: method and version, e.g. ``"exact/1"``.
         parts: in the order of the recipe, which is the order of the factors in the result.
         parameters: the method's parameters, every default spelled out.
+        rank: what the result was brought to, e.g. ``"16"`` or ``"energy=0.999"``; ``None``: it has
+            the rank that the method gives.
+        random: name and version of the scheme of random numbers, if the method draws any.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_by_alias=True)
@@ -51,30 +54,23 @@ class Lock(Message):
     algorithm: str
     parts: tuple[LockedPart, ...]
     parameters: dict[str, Any] = Field(default_factory=dict)
+    rank: str | None = None
+    random: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the lock as the JSON value that a manifest carries."""
-        return self.model_dump(mode="json", by_alias=True)
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def algorithm(method: str) -> str:
-    """Return the current algorithm of a method.
+def check_weights(weights: Sequence[object] | None, labels: Sequence[str]) -> tuple[Weight, ...]:
+    """Return one weight for each adapter; ``None`` means all 1.
 
-    Raises:
-        RefError: there is no such method.
-    """
-    if method not in METHODS:
-        message = f"there is no method {method!r}"
-        raise RefError(message, hint=f"known methods: {', '.join(sorted(METHODS))}")
-    return METHODS[method]
-
-
-def check_weights(weights: Sequence[float] | None, labels: Sequence[str]) -> tuple[float, ...]:
-    """Return one finite weight for each adapter; ``None`` means all 1.
+    Args:
+        weights: finite numbers, or what :func:`rankloom.recipe.weights.read_weight` reads.
+        labels: the adapters' names.
 
     Raises:
-        RefError: no adapters, another number of weights, a weight that is no finite number, or
-            all weights 0.
+        RefError: no adapters, another number of weights, a weight that is none, or all weights 0.
     """
     if not labels:
         message = "MRG003 a composition needs at least one adapter"
@@ -93,7 +89,9 @@ def check_weights(weights: Sequence[float] | None, labels: Sequence[str]) -> tup
     return checked
 
 
-def _check_weight(weight: object, label: str) -> float:
+def _check_weight(weight: object, label: str) -> Weight:
+    if isinstance(weight, list | tuple | dict | Gradient | ByTarget):
+        return read_weight(weight)
     number = float(weight) if isinstance(weight, Real) else math.nan
     if isinstance(weight, bool) or not math.isfinite(number):
         message = f"MRG003 the weight of {label} is {weight!r}, not a finite number"

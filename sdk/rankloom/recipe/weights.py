@@ -2,7 +2,8 @@
 
 A weight is a number; a list of numbers, which is a gradient over the layers; or a list of filters,
 ``[{filter: mlp, value: …}, {value: …}]``, of which the first that is found in a target's name
-holds. A recipe keeps it as JSON; what decides the bytes is one number for each adapter and target.
+holds. A recipe keeps it as JSON; what decides the bytes is one number for each adapter and target,
+and a lock keeps those: ``{targets: {name: number}}``.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from rankloom.errors import RefError
+from rankloom.recipe.place import place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +47,41 @@ class Filter:
         return self.text is None or self.text in target
 
 
-Weight: TypeAlias = float | Gradient | tuple[Filter, ...]
+@dataclass(frozen=True, slots=True)
+class ByTarget:
+    """A number for each target by name; 0 for those that are not there."""
+
+    values: Mapping[str, float]
+
+
+Weight: TypeAlias = float | Gradient | tuple[Filter, ...] | ByTarget
 
 
 def read_weight(value: object) -> Weight:
-    """Return the weight that a JSON value stands for.
+    """Return the weight that a JSON value stands for; one that was read already stays as it is.
 
     Raises:
-        RefError: it is neither a finite number, nor a list of them, nor filters.
+        RefError: it is neither a finite number, nor a list of them, nor filters, nor numbers by
+            target.
     """
+    if isinstance(value, Gradient | ByTarget):
+        return value
+    if isinstance(value, tuple) and value and all(isinstance(item, Filter) for item in value):
+        return value
+    if isinstance(value, dict) and value.keys() == {"targets"}:
+        return _read_targets(value["targets"])
     if isinstance(value, dict):
         return (_read_filter(value),)
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
         return tuple(_read_filter(item) for item in value)
     return _read_value(value)
+
+
+def _read_targets(value: object) -> ByTarget:
+    if not isinstance(value, dict):
+        message = f"MRG003 {value!r} gives no numbers by target"
+        raise RefError(message, hint='write {"targets": {"model.layers.0.mlp.up.weight": 0.5}}')
+    return ByTarget({str(name): _read_number(number) for name, number in value.items()})
 
 
 def _read_filter(value: dict[str, object]) -> Filter:
@@ -70,7 +93,7 @@ def _read_filter(value: dict[str, object]) -> Filter:
 
 
 def _read_value(value: object) -> float | Gradient:
-    if isinstance(value, list) and value:
+    if isinstance(value, list | tuple) and value:
         return Gradient(tuple(_read_number(item) for item in value))
     return _read_number(value)
 
@@ -78,7 +101,8 @@ def _read_value(value: object) -> float | Gradient:
 def _read_number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         message = f"MRG003 {value!r} is no weight"
-        raise RefError(message, hint="a weight is a finite number, a list of them, or filters")
+        hint = "a weight is a finite number, also a negative one, a list of them, or filters"
+        raise RefError(message, hint=hint)
     return float(value)
 
 
@@ -95,6 +119,8 @@ def resolve(weight: Weight, target: str, layer: int | None, layers: int) -> floa
         RefError: no filter holds; the layer is none of the base's; or a gradient does not say what
             it is outside of the layers, because its ends differ.
     """
+    if isinstance(weight, ByTarget):
+        return weight.values.get(target, 0.0)
     if isinstance(weight, tuple):
         found = next((case.value for case in weight if case.holds(target)), None)
         if found is None:
@@ -120,6 +146,17 @@ def _along(gradient: Gradient, target: str, layer: int | None, layers: int) -> f
     return gradient.at(layer, layers)
 
 
+def as_text(weight: Weight) -> str:
+    """Return a weight in a few characters."""
+    if isinstance(weight, float):
+        return f"{weight:g}"
+    if isinstance(weight, Gradient):
+        return "[" + ", ".join(f"{value:g}" for value in weight.values) + "]"
+    if isinstance(weight, ByTarget):
+        return "(by target)"
+    return "{" + ", ".join(f"{case.text or '*'}: {as_text(case.value)}" for case in weight) + "}"
+
+
 def unused_filters(weight: Weight, targets: Iterable[str]) -> tuple[str, ...]:
     """Return the texts of filters that decide nothing, which mostly are slips of the pen."""
     if not isinstance(weight, tuple):
@@ -128,19 +165,32 @@ def unused_filters(weight: Weight, targets: Iterable[str]) -> tuple[str, ...]:
     return tuple(case.text for i, case in enumerate(weight) if case.text and i not in used)
 
 
-def resolve_all(
-    weights: Sequence[Weight], targets: Iterable[tuple[str, int | None, int]]
-) -> dict[str, tuple[float, ...]]:
-    """Return for each target the numbers of all adapters, in their order.
+def depths(names: Iterable[str]) -> dict[str, int]:
+    """Return how many layers each list of layers has, by the highest number in it.
 
     Args:
-        weights: one for each adapter.
-        targets: name, layer and number of layers; see :func:`resolve`.
-
-    Raises:
-        RefError: see :func:`resolve`.
+        names: of targets, or of the tensors of a base.
     """
-    return {
-        name: tuple(resolve(weight, name, layer, layers) for weight in weights)
-        for name, layer, layers in targets
+    found: dict[str, int] = {}
+    for place in map(place_of, names):
+        if place.layer is not None:
+            found[place.stack] = max(found.get(place.stack, 0), place.layer + 1)
+    return found
+
+
+def depth_of(stack: str, base: Mapping[str, int], targets: Mapping[str, int]) -> int:
+    """Return how many layers a list of layers has.
+
+    Args:
+        stack: the list's name in a target.
+        base: what :func:`depths` says of a base, whose names may have another prefix.
+        targets: the same of all targets, for what the base does not know.
+    """
+    if stack in base:
+        return base[stack]
+    same = {
+        depth
+        for name, depth in base.items()
+        if name.endswith(f".{stack}") or stack.endswith(f".{name}")
     }
+    return same.pop() if len(same) == 1 else targets.get(stack, 0)

@@ -83,7 +83,7 @@ def join(parts: Sequence[Factors], coefficients: Sequence[float] | None = None) 
     return Factors(b, a)
 
 
-def check_finite(values: torch.Tensor, shape: tuple[int, int]) -> None:
+def check_finite(values: torch.Tensor, shape: tuple[int, ...]) -> None:
     """Refuse numbers computed from factors of a delta if one of them is none.
 
     Raises:

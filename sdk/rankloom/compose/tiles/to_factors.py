@@ -27,11 +27,13 @@ class Approximated(NamedTuple):
         b: (out, rank) float32; the largest element of each column is positive.
         a: (rank, in) float32.
         residual: ``‖ΔW − b·a‖ / ‖ΔW‖`` (Frobenius), measured on these very factors; 0 of ΔW = 0.
+        norm: ‖ΔW‖.
     """
 
     b: torch.Tensor
     a: torch.Tensor
     residual: float
+    norm: float
 
 
 @torch.no_grad()
@@ -75,7 +77,7 @@ def to_factors(
     a = (root[:, None] * vh[: len(root)]) @ basis.T
     signs = torch.where(b.gather(0, b.abs().argmax(0, keepdim=True))[0] < 0, -1.0, 1.0)
     b, a = (b * signs).float(), (a * signs[:, None]).float()
-    return Approximated(b, a, _distance(rows, shape, b, a) / norm if norm else 0.0)
+    return Approximated(b, a, _distance(rows, shape, b, a) / norm if norm else 0.0, norm)
 
 
 def _tiles(rows: Rows, shape: tuple[int, int]) -> Iterator[tuple[slice, torch.Tensor]]:

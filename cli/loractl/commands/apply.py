@@ -1,0 +1,57 @@
+"""The command that applies adapters to a base."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from loractl import options, output
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_DTYPES = ("float64", "float32", "bfloat16", "float16")
+
+
+@click.command()
+@options.refs
+@options.weights
+@options.method
+@options.rank
+@options.parameters
+@click.option("--base", required=True, metavar="DIR", help="The base's folder; never changed.")
+@options.output("Where the merged checkpoint goes.", required=True)
+@click.option("--dtype", type=click.Choice(_DTYPES), help="Dtype of changed tensors.")
+@options.as_json
+def apply(
+    refs: tuple[str, ...],
+    weights: tuple[float, ...] | None,
+    method: str,
+    rank: str | None,
+    parameters: tuple[tuple[str, Any], ...],
+    base: str,
+    target: Path,
+    dtype: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    r"""Combine adapters and apply them to a base in one go: checkpoint in, checkpoint out.
+
+    \b
+    loractl apply zh-lang qa-task --weights 1,0.5 --base ./base -o ./merged
+    """
+    from rankloom import sdk
+
+    composition = sdk.compose(refs, weights, method=method, rank=rank, **dict(parameters))
+    with output.progress("apply") as progress:
+        report = composition.apply_to(base, target, dtype=dtype, progress=progress)
+    if as_json:
+        output.as_json({"path": str(target), **asdict(report)})
+    else:
+        rate = report.nbytes / max(report.seconds, 1e-9)
+        click.echo(
+            f"{target}: {report.changed} tensors changed, {output.size(report.nbytes)} in "
+            f"{report.seconds:.1f} s ({output.size(int(rate))}/s)"
+        )
