@@ -47,6 +47,12 @@ def test_quick_commands_load_neither_server_nor_database(module: str) -> None:
     assert result.stdout.split() == []
 
 
+def test_headers_are_validated_without_numpy() -> None:
+    code = "import sys, rankloom.validate; print(*{'numpy', 'httpx'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert result.stdout.split() == []
+
+
 def test_public_names_are_sorted_and_complete() -> None:
     assert sdk.__all__ == sorted(sdk.__all__)
     public = {name for name in vars(sdk) if not name.startswith("_")} - {"annotations"}

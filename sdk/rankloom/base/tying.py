@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from rankloom.base import naming
 from rankloom.base.view import NotAViewError
 from rankloom.errors import BaseError
-from rankloom.tensorfile import values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -90,7 +89,9 @@ def _equal(base: Base, one: TensorEntry, two: TensorEntry) -> bool:
         return False
     if not base.files:  # known by its record only
         return True
-    chunks = zip_longest(values.raw_chunks(one), values.raw_chunks(two))
+    from rankloom.tensorfile.values import raw_chunks  # numpy, which headers do not need
+
+    chunks = zip_longest(raw_chunks(one), raw_chunks(two))
     return all(first == second for first, second in chunks)
 
 
