@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import click
 
-from loractl.commands import adapters, apply, bases, compose, service, validate
+from loractl.commands import adapters, apply, bases, compose, convert, service, validate
 from loractl.failures import ErrorAwareGroup
 
 
@@ -36,6 +36,7 @@ for command in (
     validate.rule,
     compose.compose,
     apply.apply,
+    convert.convert,
     service.serve,
     service.login,
 ):

@@ -1,0 +1,1 @@
+"""LoRA files of other tools, read from their headers alone."""
