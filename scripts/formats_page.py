@@ -23,6 +23,17 @@ kind has them. Where it has none, apply the composition to a base instead.
 """
 
 REST = """
+## Other formats in
+`loractl convert FILE -o DIR [--base BASE]` turns a safetensors LoRA of another tool into a PEFT
+folder. Factors keep their bytes; a scale becomes alpha / rank, in `rank_pattern` and
+`alpha_pattern` where modules differ. What it cannot carry over is refused by name.
+
+| format | keys | alpha |
+| --- | --- | --- |
+| kohya | `….lora_down.weight`, `….lora_up.weight` (flat: `--base`) | `….alpha`, else the rank |
+| diffusers | `….lora.down.weight` and its like, `….lora_A.weight` | `….alpha`, else the rank |
+| loralib | `….lora_A`, `….lora_B` | `--alpha` |
+
 ## Forms of a base
 A folder with `config.json` and safetensors, in one file or sharded with an index; names of
 transformers 4 and 5, per-expert or fused; float32, bfloat16, float16 and float64. Quantised bases
