@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rankloom.convert import convert
+from rankloom.errors import UnsupportedAdapterError
 from tiny_models import DECODER
 
 
@@ -38,3 +39,14 @@ def test_peft_computes_the_source_s_logits(tmp_path: Path) -> None:
     assert (before - want).abs().max() > 1e-2
     # Llama's norms compute in float32, so its last bit may differ.
     torch.testing.assert_close(found, want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["auto", "diffusers"])
+def test_what_peft_wrote_is_not_converted_again(kind: str, tmp_path: Path) -> None:
+    source = tmp_path / "adapter_model.safetensors"
+    prefix = "base_model.model.q_proj.lora_"
+    factors = {f"{prefix}A.weight": np.ones((1, 4)), f"{prefix}B.weight": np.ones((4, 1))}
+    save_file({name: f.astype(np.float32) for name, f in factors.items()}, source)
+    with pytest.raises(UnsupportedAdapterError, match="PEFT tensor already"):
+        convert(source, tmp_path / "out", kind=kind)
+    assert not (tmp_path / "out").exists()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rankloom.tensorfile.header import TensorEntry
 
 ALPHA = ".alpha"
+PREFIX = "base_model.model."
 FORMATS: dict[str, tuple[tuple[str, str], ...]] = {
     "kohya": ((".lora_down.weight", ".lora_up.weight"),),
     "diffusers": (
@@ -74,6 +75,10 @@ def read(tensors: Mapping[str, TensorEntry], kind: str) -> list[Factors]:
         UnsupportedAdapterError: a key is none of the format.
         AdapterError: a factor lacks the other one, or their shapes do not fit.
     """
+    if ours := next((key for key in tensors if key.startswith(PREFIX)), None):
+        raise refusal(ours, "is a PEFT tensor already", "use the folder as it is")
+    if kind == "loralib" and (held := next((k for k in tensors if k.endswith(ALPHA)), None)):
+        raise refusal(held, "is an alpha, which loralib files do not hold", "check --format")
     left = dict(tensors)
     result: list[Factors] = []
     for ends in FORMATS[kind]:
