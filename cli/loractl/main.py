@@ -41,3 +41,7 @@ for command in (
     service.login,
 ):
     main.add_command(command)
+
+# click keeps the lines of a paragraph after a backspace, which a raw docstring spells out.
+for described in (main, *main.commands.values()):
+    described.help = (described.help or "").replace("\\b\n", "\b\n")

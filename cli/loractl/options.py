@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from loractl.composed import Composed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,9 +19,10 @@ if TYPE_CHECKING:
 
 as_json: Decorator = click.option("--json", "as_json", is_flag=True, help="Output for machines.")
 refs: Decorator = click.argument("refs", nargs=-1, required=True, metavar="REF|DIR...")
-method: Decorator = click.option(
-    "--method", default="exact", show_default=True, help="How the deltas are combined."
+sources: Decorator = click.argument(
+    "refs", nargs=-1, required=True, metavar="REF|DIR...|RECIPE.yaml"
 )
+method: Decorator = click.option("--method", help="How the deltas are combined (default: exact).")
 rank: Decorator = click.option(
     "--rank", metavar="R|energy=E|auto", help="Bring the result to this rank; default: all of it."
 )
@@ -66,3 +71,17 @@ def output(help: str, *, required: bool = False) -> Decorator:
     return click.option(
         "-o", "--output", "target", type=kind, required=required, metavar="DIR", help=help
     )
+
+
+def composed(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command, as ``how``, the adapters and how they are combined."""
+
+    @functools.wraps(command)
+    def call(**given: Any) -> Any:  # noqa: ANN401 - whatever the command's other options are
+        own = {item.name: given.pop(item.name) for item in fields(Composed)}
+        return command(how=Composed(**own), **given)
+
+    decorated: Callable[..., Any] = call
+    for decorator in (parameters, rank, method, weights, sources):
+        decorated = decorator(decorated)
+    return decorated

@@ -6,7 +6,7 @@ import tempfile
 import threading
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rankloom import bases, config, ref
 from rankloom.errors import NotFoundError, RankloomWarning, RefError
@@ -14,11 +14,12 @@ from rankloom.registry.cache import Cache
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from rankloom.adapter.reader import Adapter
     from rankloom.composition import Composition, Part
     from rankloom.fingerprint import Fingerprint
+    from rankloom.recipe.document import Recipe
     from rankloom.registry.protocol import Registry
     from rankloom.registry.wire import (
         AdapterDetail,
@@ -308,23 +309,111 @@ class Client:
             IncompatibleError: the adapters were made for different bases, or not for ``base``.
             UnsupportedAdapterError: the method does not work on how an adapter stores its change.
         """
-        from rankloom.composition import compose
-
         parts = [self._part(item) for item in refs]
         known = None if base is None else self._base(base)
-        return compose(
+        return self._compose(
             parts,
             weights,
+            known,
             method=method,
             rank=rank,
             parameters={name.removesuffix("_"): value for name, value in parameters.items()},
-            base=known.fingerprint if known else None,
-            base_names=known.model.tensors if known else (),
-            publisher=self._publish,
-            cache=self.settings.cache_dir / bases.CACHE,
         )
 
+    def compose_recipe(self, path: PathLike, *, locked: PathLike | None = None) -> Composition:
+        """Compose what a recipe file says; its format is in ``docs/composition.md``.
+
+        Args:
+            path: a YAML file in rankloom's format or mergekit's; folders in it are relative to it.
+            locked: a composition's folder or ``rankloom.json``: take the versions that it pins,
+                and :meth:`Composition.save` refuses to write any other bytes.
+
+        Raises:
+            RefError: something in the recipe is not understood; the message names the line.
+            IntegrityError: the recipe is not the one that was locked.
+            IncompatibleError: as of :meth:`compose`.
+        """
+        from rankloom.recipe.document import read_recipe
+
+        recipe = read_recipe(Path(path))
+        return self._compose_recipe(recipe, None if locked is None else Path(locked))
+
+    def compose_locked(self, refs: Sequence[PathLike], locked: PathLike) -> Composition:
+        """Compose refs with the versions, weights and method that a lock pins.
+
+        :meth:`Composition.save` refuses to write any other bytes than those that were recorded.
+
+        Args:
+            refs: the adapters in the order of the lock; an alias may name another version by now.
+            locked: a composition's folder or its ``rankloom.json``.
+
+        Raises:
+            IntegrityError: an adapter is not the one that was locked.
+            RefError: the lock is none, or of an algorithm that this version does not have.
+        """
+        from rankloom.recipe.locked import check_parts, pinned, read_locked
+        from rankloom.recipe.locking import arguments
+
+        record, lock = read_locked(Path(locked))
+        parts = [self._part(item) for item in pinned(refs, lock)]
+        check_parts(parts, lock)
+        return self._compose(parts, known=record.base, wanted=record, **arguments(lock))
+
     # --- inside --------------------------------------------------------------------------------
+
+    def _compose(
+        self,
+        parts: Sequence[Part],
+        weights: Sequence[object] | None,
+        known: bases.KnownBase | Fingerprint | None,
+        **options: Any,  # noqa: ANN401 - those of compose
+    ) -> Composition:
+        from rankloom.composition import compose
+
+        names: Iterable[str] = ()
+        if isinstance(known, bases.KnownBase):
+            names = known.model.tensors
+            known = known.fingerprint
+        return compose(
+            parts,
+            weights,
+            base=known,
+            base_names=names,
+            publisher=self._publish,
+            cache=self.settings.cache_dir / bases.CACHE,
+            **options,
+        )
+
+    def _compose_recipe(self, recipe: Recipe, locked: Path | None) -> Composition:
+        from rankloom.recipe.locked import check_lock, check_parts, pinned, read_locked
+
+        known = self._base_of(recipe)
+        options = {
+            "method": recipe.method,
+            "parameters": recipe.parameters,
+            "rank": recipe.rank,
+            "dtype": recipe.dtype,
+        }
+        if locked is None:
+            parts = [self._part(item) for item in recipe.refs]
+            return self._compose(parts, recipe.weights, known, **options)
+        record, lock = read_locked(locked)
+        parts = [self._part(item) for item in pinned(recipe.refs, lock)]
+        check_parts(parts, lock)
+        composition = self._compose(parts, recipe.weights, known, wanted=record, **options)
+        check_lock(composition.lock, lock)
+        return composition
+
+    def _base_of(self, recipe: Recipe) -> bases.KnownBase | None:
+        """Return the base of a recipe; one that only another tool knows is passed over."""
+        if recipe.base is None:
+            return None
+        if recipe.is_foreign and not Path(recipe.base).is_dir():
+            message = f"BASE001 {recipe.base} is no folder here: the adapters are not compared with"
+            message += " it, and they tell how many layers there are"
+            warnings.warn(RankloomWarning(message), stacklevel=3)
+            return None
+        return self._base(recipe.base)
 
     def _base(
         self, base: PathLike, *, values: bool = True, progress: Progress | None = None

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rankloom.change.formula import TargetChange
     from rankloom.compose.losses import Losses
     from rankloom.fingerprint import Fingerprint
+    from rankloom.manifest import Manifest
     from rankloom.recipe.plan import Plan
     from rankloom.recipe.recipe import Lock
     from rankloom.registry.wire import Version
@@ -43,6 +44,8 @@ def compose(
     base_names: Iterable[str] = (),
     publisher: Publisher | None = None,
     cache: Path | None = None,
+    wanted: Manifest | None = None,
+    dtype: str | None = None,
 ) -> Composition:
     """Compose resolved adapters; only headers are read.
 
@@ -57,6 +60,8 @@ def compose(
         base_names: names of its tensors, which say how many layers it has.
         publisher: what :meth:`Composition.push` calls.
         cache: folder in which fingerprints of bases are remembered.
+        wanted: the record that it must have once it is saved.
+        dtype: of a checkpoint that it is applied to, if nothing else is said there.
 
     Raises:
         RefError: unknown method, parameter or rank; the weights are not one for each part, or all
@@ -73,7 +78,16 @@ def compose(
         warnings.warn(RankloomWarning(str(finding)), stacklevel=2)
     known = common_base(parts) or base
     pinned = lock(parts, plan)
-    return Composition(tuple(parts), plan, pinned, known, publisher=publisher, cache=cache)
+    return Composition(
+        tuple(parts),
+        plan,
+        pinned,
+        known,
+        publisher=publisher,
+        cache=cache,
+        wanted=wanted,
+        dtype=dtype,
+    )
 
 
 class Composition:
@@ -84,6 +98,7 @@ class Composition:
         plan: what will be added to which target; ``print(composition.plan)`` shows it.
         lock: digests, weights and algorithm: everything that decides the bytes of the result.
         base: identity of the base that the adapters were made for, if any of them records it.
+        dtype: of a checkpoint that it is applied to, if the recipe says it.
     """
 
     def __init__(
@@ -95,9 +110,12 @@ class Composition:
         *,
         publisher: Publisher | None = None,
         cache: Path | None = None,
+        wanted: Manifest | None = None,
+        dtype: str | None = None,
     ) -> None:
         self.parts, self.plan, self.lock, self.base = parts, plan, lock, base
-        self._publisher, self._cache = publisher, cache
+        self._publisher, self._cache, self._wanted = publisher, cache, wanted
+        self.dtype = dtype
         self._computed: tuple[tuple[TargetChange, ...], Losses] | None = None
 
     def __repr__(self) -> str:
@@ -143,6 +161,8 @@ class Composition:
         Raises:
             ConflictError: ``path`` exists and is not an empty folder; nothing was written.
             UnsupportedAdapterError: a change has no form there; applying works.
+            IntegrityError: it was composed by a lock and is not what that recorded; nothing was
+                kept.
         """
         from rankloom.compose.arrange import arrange
         from rankloom.compose.peft_config import peft_config
@@ -150,7 +170,7 @@ class Composition:
 
         forms = arrange(self.changes)
         config = peft_config(forms, [part.adapter.config.raw for part in self.parts])
-        save(forms, config, self.lock, self.base, Path(path))
+        save(forms, config, self.lock, self.base, Path(path), wanted=self._wanted)
         return Path(path)
 
     def push(self, name: str, *, alias: str | None = None) -> Version:
@@ -180,7 +200,8 @@ class Composition:
         Args:
             base: the base's folder; it is only read.
             output: the folder to make.
-            dtype: convert floating tensors to this (``"bfloat16"``, …); default: keep each one's.
+            dtype: convert floating tensors to this (``"bfloat16"``, …); default: the recipe's,
+                else each keeps its own.
             progress: called with (bytes written, bytes to write).
 
         Raises:
@@ -203,7 +224,7 @@ class Composition:
             Path(output),
             expected=self.base,
             found=found,
-            dtype=dtype,
+            dtype=dtype or self.dtype,
             progress=progress,
         )
 

@@ -22,6 +22,8 @@ _default = Client()
 add_base = _default.add_base
 alias = _default.alias
 compose = _default.compose
+compose_locked = _default.compose_locked
+compose_recipe = _default.compose_recipe
 fingerprint = _default.fingerprint
 list = _default.list
 list_bases = _default.list_bases
@@ -39,6 +41,8 @@ __all__ = [
     "add_base",
     "alias",
     "compose",
+    "compose_locked",
+    "compose_recipe",
     "fingerprint",
     "list",
     "list_bases",

@@ -1,12 +1,15 @@
 """compose with methods, ranks and plans, as a person and as a script meet it."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from adapter_folder import write_adapter
 from command_line import Run, answer
-from rankloom.errors import RefError
+from rankloom.errors import IntegrityError, RefError
 
 LORACTL = Path(sys.executable).with_name("loractl")
 
@@ -59,3 +62,71 @@ def test_a_plan_is_made_without_torch(place: Path) -> None:
     ).stdout
     assert "slerp(t=0.5): 1·./zh + 1·./qa; 2 targets, rank up to 6" in found
     assert not [path for path in place.iterdir() if path.name not in {"zh", "qa", "base", "home"}]
+
+
+RECIPE = """\
+base_model: ./base
+adapters:
+  - adapter: zh
+    parameters: {weight: [0.5, 1]}
+  - adapter: ./qa
+merge_method: dare_ties
+parameters: {density: 0.5, seed: 7}
+output: {rank: 4}
+"""
+
+
+def test_a_recipe_file_is_the_composition(run: Run, place: Path) -> None:
+    run("push", "./zh", "zh", "--base", "./base")
+    (place / "recipe.yaml").write_text(RECIPE)
+    run("compose", "recipe.yaml", "-o", "made", "--push", "both")
+    lock = json.loads((place / "made/rankloom.json").read_text())["lock"]
+    assert lock["parts"][0]["weight"] == {
+        "targets": {
+            "model.layers.0.self_attn.q_proj.weight": 0.5,
+            "model.layers.1.self_attn.q_proj.weight": 1.0,
+        }
+    }
+    assert lock["random"] == "splitmix64-halves/1"
+    assert "dare_ties(" in run("compose", "recipe.yaml", "--plan").stdout
+    run("apply", "recipe.yaml", "--base", "base", "-o", "merged")
+    said = run("compose", "recipe.yaml", "--weights", "1,2", "-o", "no", code=2).stderr
+    assert "the recipe says everything" in said
+    (place / "recipe.yaml").write_text(RECIPE.replace("density", "desnity"))
+    said = run("compose", "recipe.yaml", "-o", "no", code=RefError.exit_code).stderr
+    assert "recipe.yaml, line 7: " in said
+    assert "perhaps density" in said
+
+
+def test_a_lock_is_made_again_byte_for_byte_or_not_at_all(run: Run, place: Path) -> None:
+    run("push", "./zh", "zh", "--base", "./base")
+    (place / "recipe.yaml").write_text(RECIPE)
+    run("compose", "recipe.yaml", "-o", "made")
+    # Another version under the same name: the lock still means the first.
+    write_adapter(place / "zh", seed=9)
+    run("push", "./zh", "zh", "--base", "./base")
+    made = (place / "made/adapter_model.safetensors").read_bytes()
+    for threads in ("1", "2"):
+        again = f"again-{threads}"
+        subprocess.run(
+            [LORACTL, "compose", "recipe.yaml", "--locked", "made", "-o", again],
+            check=True,
+            env={**os.environ, "OMP_NUM_THREADS": threads, "PYTHONHASHSEED": threads},
+        )
+        assert (place / again / "adapter_model.safetensors").read_bytes() == made
+    shutil.copy(place / "made/rankloom.json", place / "both.lock")
+    assert "every byte" in run("compose", "zh", "./qa", "--locked", "both.lock").stdout
+    (place / "recipe.yaml").write_text(RECIPE.replace("seed: 7", "seed: 8"))
+    code = IntegrityError.exit_code
+    said = run("compose", "recipe.yaml", "--locked", "made", "-o", "no", code=code).stderr
+    assert "differ in parameters" in said
+    said = run("compose", "./qa", "./qa", "--locked", "made", "-o", "no", code=code).stderr
+    assert "MRG008 ./qa is sha256:" in said
+    record = json.loads((place / "both.lock").read_text())
+    record["files"][1]["digest"] = "sha256:" + "0" * 64
+    (place / "both.lock").write_text(json.dumps(record))
+    said = run("compose", "zh", "./qa", "--locked", "both.lock", "-o", "no", code=code).stderr
+    assert "adapter_model.safetensors differ" in said
+    assert not (place / "no").exists()
+    run("compose", "zh", "./qa", "--locked", "./base/config.json", "-o", "no", code=2)
+    run("compose", "zh", "./qa", "--locked", "nowhere", "-o", "no", code=4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,25 +12,19 @@ from loractl import options, output
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from loractl.composed import Composed
+
 _DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 
 @click.command()
-@options.refs
-@options.weights
-@options.method
-@options.rank
-@options.parameters
+@options.composed
 @click.option("--base", required=True, metavar="DIR", help="The base's folder; never changed.")
 @options.output("Where the merged checkpoint goes.", required=True)
 @click.option("--dtype", type=click.Choice(_DTYPES), help="Dtype of changed tensors.")
 @options.as_json
 def apply(
-    refs: tuple[str, ...],
-    weights: tuple[float, ...] | None,
-    method: str,
-    rank: str | None,
-    parameters: tuple[tuple[str, Any], ...],
+    how: Composed,
     base: str,
     target: Path,
     dtype: str | None,
@@ -41,10 +35,9 @@ def apply(
 
     \b
     loractl apply zh-lang qa-task --weights 1,0.5 --base ./base -o ./merged
+    loractl apply recipe.yaml --base ./base -o ./merged
     """
-    from rankloom import sdk
-
-    composition = sdk.compose(refs, weights, method=method, rank=rank, **dict(parameters))
+    composition = how.compose()
     with output.progress("apply") as progress:
         report = composition.apply_to(base, target, dtype=dtype, progress=progress)
     if as_json:

@@ -10,6 +10,7 @@ from rankloom import digest
 from rankloom.change.read import as_bytes
 from rankloom.files import output_folder, sync, write_atomic
 from rankloom.manifest import RECORD, FileEntry, Manifest
+from rankloom.recipe.locked import check_record
 from rankloom.tensorfile.layout import lay_out
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ def save(
     lock: Lock,
     base: Fingerprint | None,
     target: Path,
+    *,
+    wanted: Manifest | None = None,
 ) -> Manifest:
     """Write a composition; the folder appears complete or not at all.
 
@@ -42,12 +45,14 @@ def save(
         lock: where the composition comes from.
         base: identity of the base that all its parts were made for.
         target: the folder to make.
+        wanted: the record that it must have.
 
     Returns:
         The manifest, which also lies in the folder as ``rankloom.json``.
 
     Raises:
         ConflictError: ``target`` exists and is not an empty folder.
+        IntegrityError: it would have another record than ``wanted``.
     """
     with output_folder(target) as folder:
         write_atomic(folder / CONFIG, _pretty(config))
@@ -57,6 +62,8 @@ def save(
             base=base,
             lock=lock.to_json(),
         )
+        if wanted is not None:
+            check_record(manifest, wanted)
         write_atomic(folder / RECORD, manifest.canonical())
     return manifest
 
