@@ -8,7 +8,16 @@ from __future__ import annotations
 
 import click
 
-from loractl.commands import adapters, apply, bases, compose, convert, service, validate
+from loractl.commands import (
+    adapters,
+    apply,
+    bases,
+    compose,
+    convert,
+    interference,
+    service,
+    validate,
+)
 from loractl.failures import ErrorAwareGroup
 
 
@@ -36,6 +45,7 @@ for command in (
     validate.rule,
     compose.compose,
     apply.apply,
+    interference.interference,
     convert.convert,
     service.serve,
     service.login,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from rankloom.adapter.reader import Adapter
+    from rankloom.compose.interference.report import InterferenceReport
     from rankloom.composition import Composition, Part
     from rankloom.fingerprint import Fingerprint
     from rankloom.recipe.document import Recipe
@@ -319,6 +320,33 @@ class Client:
             rank=rank,
             parameters={name.removesuffix("_"): value for name, value in parameters.items()},
         )
+
+    def interference(
+        self,
+        refs: Sequence[PathLike],
+        weights: Sequence[object] | None = None,
+        *,
+        rows: int = 64,
+        seed: int = 0,
+    ) -> InterferenceReport:
+        """Measure how much adapters disagree where they meet, before they are composed.
+
+        Args:
+            refs: refs or folders.
+            weights: those that they shall be composed with; as of :meth:`compose`.
+            rows: how many rows of each target are looked at for the conflict of signs, the only
+                figure that is an estimate.
+            seed: which rows.
+
+        Raises:
+            RefError: an adapter stands twice, or there is nothing to measure.
+            IncompatibleError: the adapters were made for different bases.
+        """
+        from rankloom.compose.interference.of_plan import report_on
+        from rankloom.recipe.plan import make_plan
+
+        plan = make_plan([self._part(item) for item in refs], weights)
+        return report_on(plan, rows=rows, seed=seed)
 
     def compose_recipe(self, path: PathLike, *, locked: PathLike | None = None) -> Composition:
         """Compose what a recipe file says; its format is in ``docs/composition.md``.

@@ -25,6 +25,7 @@ compose = _default.compose
 compose_locked = _default.compose_locked
 compose_recipe = _default.compose_recipe
 fingerprint = _default.fingerprint
+interference = _default.interference
 list = _default.list
 list_bases = _default.list_bases
 pull = _default.pull
@@ -44,6 +45,7 @@ __all__ = [
     "compose_locked",
     "compose_recipe",
     "fingerprint",
+    "interference",
     "list",
     "list_bases",
     "pull",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from rankloom.compose.interference.gather import gather
@@ -14,7 +14,9 @@ from rankloom.recipe.place import place_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from rankloom.compose.interference.heatmap import Figure
     from rankloom.compose.interference.value import Pair, Part, Scope
+    from rankloom.finding import Finding
 
 COLUMNS = (
     "where",
@@ -49,6 +51,11 @@ class InterferenceReport:
     rows: int
     seed: int
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Heads of the columns of :meth:`table`."""
+        return COLUMNS
+
     def to_json(self) -> dict[str, Any]:
         """Return the report as a JSON value; numbers have six digits, ``null`` is undefined."""
         return {
@@ -69,6 +76,33 @@ class InterferenceReport:
         """
         scopes = {"total": (), "layers": self.layers, "targets": self.targets}[level]
         return tuple(_row(scope, pair) for scope in (*scopes, self.total) for pair in scope.pairs)
+
+    def findings(self, **limits: float | None) -> tuple[Finding, ...]:
+        """Return a warning for each pair and each figure that passes a threshold.
+
+        Args:
+            limits: those of :class:`~rankloom.compose.interference.thresholds.Thresholds`; if any
+                is given, only those count.
+        """
+        from rankloom.compose.interference.thresholds import Thresholds, findings
+
+        nothing = dict.fromkeys(field.name for field in fields(Thresholds))
+        return findings(self, Thresholds(**{**nothing, **limits}) if limits else Thresholds())
+
+    def heatmap(self, first: str, second: str, figure: Figure = "cosine") -> str:
+        """Return one figure of two adapters, layer by module, as an SVG document.
+
+        Args:
+            first: an adapter as it was named.
+            second: another.
+            figure: a property of :class:`~rankloom.compose.interference.value.Pair`.
+
+        Raises:
+            RefError: the two meet nowhere.
+        """
+        from rankloom.compose.interference.heatmap import heatmap
+
+        return heatmap(self, first, second, figure)
 
 
 def report(
