@@ -72,7 +72,7 @@ def interference(
     given = {name: limit for name, limit in limits.items() if limit is not None}
     findings = report.findings(**given)
     if heatmap is not None:
-        heatmap.write_text(report.heatmap(*refs), "utf-8")
+        heatmap.write_text(report.heatmap(refs[0], refs[1]), "utf-8")
     if as_json:
         found = [{"rule": one.rule, "message": one.message, "where": one.where} for one in findings]
         output.as_json({**report.to_json(), "findings": found})

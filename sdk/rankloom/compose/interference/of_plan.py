@@ -35,9 +35,7 @@ def report_on(plan: Plan, *, rows: int = 64, seed: int = 0) -> InterferenceRepor
     left_out = [target for target in plan.targets if not is_factored(target)]
     if left_out:
         kinds = sorted({part.kind for target in left_out for part in target.parts})
-        message = (
-            f"{len(left_out)} targets have no factors ({', '.join(kinds)}) and are not measured"
-        )
+        message = f"{len(left_out)} targets are not measured: {', '.join(kinds)} has no factors"
         warnings.warn(RankloomWarning(message), stacklevel=3)
     return report(_measurable(plan), rows=rows, seed=seed)
 
