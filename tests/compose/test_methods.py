@@ -348,3 +348,17 @@ def test_two_spellings_of_one_parameter_meet_in_a_sum_only(tmp_path: Path) -> No
     compose([one, other])
     with pytest.raises(IncompatibleError, match="one parameter under two names"):
         compose([one, other], method="nuslerp")
+
+
+def test_a_tensor_of_many_tiles_is_the_same_sum(tmp_path: Path) -> None:
+    """What is computed by rows, applied some rows at a time, beside factors of full rank."""
+    shapes = {Q: (2048, 1030)}
+    parts = [part(Case(shapes, seed=n).write(tmp_path / str(n))) for n in range(2)]
+    base = write_base(tmp_path / "base", torch.float64, shapes=shapes)
+    # With density 1 and no division nothing is elected away of one adapter alone.
+    composition = compose(parts[:1], method="magnitude_prune", parameters={"density": 1})
+    composition.apply_to(tmp_path / "base", tmp_path / "merged")
+    found = read_checkpoint(tmp_path / "merged")[f"{Q}.weight"] - base[f"{Q}.weight"]
+    expected = deltas(tmp_path / "0")[Q]
+    # Elements are float32 of factors with 24 bits.
+    assert (found - expected).abs().max() <= 1e-6 * expected.abs().max()
