@@ -151,7 +151,9 @@ class Composition:
         return self._computed
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write it as a PEFT folder in which every scale is 1; the same inputs give the same bytes.
+        """Write it as a PEFT folder in which every scale is 1 and all ranks are one.
+
+        So PEFT and every serving engine read the same change; the same inputs give the same bytes.
 
         ``rankloom.json`` beside the two files of PEFT holds base identity and lock.
 
@@ -167,8 +169,9 @@ class Composition:
         from rankloom.compose.arrange import arrange
         from rankloom.compose.peft_config import peft_config
         from rankloom.compose.save import save
+        from rankloom.compose.widen import widen
 
-        forms = arrange(self.changes)
+        forms = widen(arrange(self.changes))
         config = peft_config(forms, [part.adapter.config.raw for part in self.parts])
         save(forms, config, self.lock, self.base, Path(path), wanted=self._wanted)
         return Path(path)

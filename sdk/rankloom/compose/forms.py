@@ -44,7 +44,7 @@ class Form:
     Attributes:
         shapes: dtype code and shape by key.
         load: gives the values by key.
-        ranks: rank by the name that ``rank_pattern`` goes by.
+        ranks: rank by what has factors: a module, or a parameter of one.
         lists: for fields of the config that are lists, the name to put in.
         tokens: indices of trained tokens by module.
     """

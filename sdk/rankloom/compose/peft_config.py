@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
-
-from rankloom.errors import UnsupportedAdapterError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -17,25 +14,17 @@ AGREED = ("task_type", "revision")
 
 
 def peft_config(forms: Sequence[Form], parents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return a LoRA config under which every scale is exactly 1.
+    """Return a LoRA config under which every scale is exactly 1, to whatever reads it.
 
-    The scale is alpha / r, so alpha equals the rank everywhere: ``lora_alpha = r`` is the largest
-    rank, and a module of another rank has an entry in both patterns. Pattern keys are regular
-    expressions to PEFT, so they are anchored and escaped. ``target_modules`` lists full names:
-    leaf names would make PEFT add untouched LoRA layers to modules that no adapter changes.
+    The scale is alpha / r, so alpha is the rank, and a pattern of exceptions, which some engines
+    do not read, is not needed. ``target_modules`` lists full names: leaf names would make PEFT add
+    untouched LoRA layers to modules that no adapter changes.
 
     Args:
-        forms: how each change is kept.
+        forms: how each change is kept, all of one rank.
         parents: configs of the adapters composed, for the fields that describe the base.
-
-    Raises:
-        UnsupportedAdapterError: parameters of which only the base knows the names differ in rank.
     """
-    ranks = _ranks(forms)
-    largest = max(ranks.values(), default=1)
-    pattern = {
-        f"^{re.escape(module)}": rank for module, rank in sorted(ranks.items()) if rank != largest
-    }
+    rank = max((found for form in forms for found in form.ranks.values()), default=1)
     tokens = {module: list(rows) for form in forms for module, rows in form.tokens.items()}
     return {
         **{field: _agreed(field, parents) for field in AGREED},
@@ -43,10 +32,10 @@ def peft_config(forms: Sequence[Form], parents: Sequence[Mapping[str, Any]]) -> 
         "fan_in_fan_out": bool(_first("fan_in_fan_out", parents)),
         "peft_type": "LORA",
         "inference_mode": True,
-        "r": largest,
-        "lora_alpha": largest,
-        "rank_pattern": pattern,
-        "alpha_pattern": pattern,
+        "r": rank,
+        "lora_alpha": rank,
+        "rank_pattern": {},
+        "alpha_pattern": {},
         "target_modules": _listed("target_modules", forms),
         "lora_dropout": 0.0,
         "bias": "all" if _listed("bias", forms) else "none",
@@ -59,16 +48,6 @@ def peft_config(forms: Sequence[Form], parents: Sequence[Mapping[str, Any]]) -> 
 
 
 _OPTIONAL = ("target_parameters", "modules_to_save")
-
-
-def _ranks(forms: Iterable[Form]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for name, rank in (pair for form in forms for pair in form.ranks.items()):
-        if found.setdefault(name, rank) != rank:
-            message = f"PEFT has no form for ranks {found[name]} and {rank} in {name}: only the"
-            message += " base tells which parameter has which"
-            raise UnsupportedAdapterError(message, hint="apply it to a base instead")
-    return found
 
 
 def _listed(field: str, forms: Iterable[Form]) -> list[str]:
