@@ -40,6 +40,12 @@ transformers 4 and 5, per-expert or fused; float32, bfloat16, float16 and float6
 (GPTQ, AWQ, compressed-tensors, fp8 with scales, bitsandbytes and their like) are recognised and
 refused (`BASE006`) with the remedy: apply to the base before its quantisation.
 
+Whether a module keeps its weight as (out, in), or as (in, out) like transformers' `Conv1D`, is
+known of transformers' models. Without their `config.json` the headers tell: a `Conv1D` always has
+a bias, as long as its output. A square weight with a bias is read as a linear layer's, unless
+another module of the base, or the adapter's `fan_in_fan_out`, speaks of `Conv1D`: then it is
+refused.
+
 ## The manifest
 `rankloom.json` beside the files holds schema, files (path, size, digest), the fingerprint of the
 base and the lock. Its canonical JSON (sorted keys, no spaces, UTF-8) is hashed to the version's

@@ -321,6 +321,16 @@ BASES: dict[str, Base] = {
         norm="norm",
         bias=True,
     ),
+    "turned": Base(
+        make=plain.Turned,
+        inputs=lambda: {"x": _wave(2, 5, 8)},
+        linear=("expand", "shrink"),
+        feedforward=("shrink",),
+        head="head",
+        norm="norm",
+        bias=True,
+        conv1d=True,
+    ),
     "bag": Base(
         make=plain.Bag,
         inputs=lambda: {"ids": torch.arange(14).view(2, 7) * 3 % 20},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 
 class Convolutions(nn.Module):
@@ -69,3 +70,18 @@ class Bag(nn.Module):
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """(batch, time) → (batch, time, 4)."""
         return self.head(self.norm(self.lin(self.mixer(self.emb(ids))).tanh()))
+
+
+class Turned(nn.Module):
+    """Layers whose weights are (in, out), under names that no model of transformers has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.expand = Conv1D(24, 8)
+        self.shrink = Conv1D(8, 24)
+        self.norm = nn.LayerNorm(8)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, time, 8) → (batch, time, 4)."""
+        return self.head(self.norm(x + self.shrink(self.expand(x).tanh())))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +141,7 @@ def square_gpt(folder: Path, *, transposed: bool, **config: object) -> Base:
                 "h.0.attn.c_attn.weight": tensor(np.zeros(wide, np.float32)),
                 "h.0.attn.c_attn.bias": tensor(np.zeros(12, np.float32)),
                 "h.0.attn.c_proj.weight": tensor(np.zeros((4, 4), np.float32)),
+                "h.0.attn.c_proj.bias": tensor(np.zeros(4, np.float32)),
             },
             **config,
         )
@@ -159,10 +161,74 @@ def test_biases_tell_the_orientation_of_an_unknown_model(
     assert place.transposed is transposed
 
 
-def test_an_orientation_that_nothing_tells_is_refused(tmp_path: Path) -> None:
-    found = with_tensors(tmp_path, "h.0.attn.c_proj.weight", shape=(4, 4), model_type=None)
-    with pytest.raises(BaseError, match="c_proj"):
-        locate(found, target("h.0.attn.c_proj"))
+def layers(folder: Path, config: dict[str, Any], **shapes: tuple[int, ...]) -> Base:
+    """Write a base of layers, each (rows, columns) with a bias of the third size, if it has one."""
+    tensors = {}
+    for name, (rows, columns, *bias) in shapes.items():
+        tensors[f"{name}.weight"] = tensor(np.zeros((rows, columns), np.float32))
+        for size in bias:
+            tensors[f"{name}.bias"] = tensor(np.zeros(size, np.float32))
+    return reader.read(base(folder, tensors, **config))
+
+
+UNKNOWN: list[dict[str, Any]] = [{"model_type": None}, {"model_type": "unheard_of"}]
+
+
+@pytest.mark.parametrize("config", UNKNOWN)
+@pytest.mark.parametrize("name", ["mix", "c_proj"])
+def test_the_bias_of_a_layer_tells_its_orientation(
+    config: dict[str, Any], name: str, tmp_path: Path
+) -> None:
+    shapes = {"other": (2, 3, 2), "more": (2, 3, 3)}  # whatever they say
+    for folder, bias, turned in (("1", 4, False), ("2", 6, True)):
+        found = layers(tmp_path / folder, config, **shapes, **{name: (4, 6, bias)})
+        (place,) = locate(found, target(name))
+        assert place.transposed is turned
+
+
+@pytest.mark.parametrize("config", UNKNOWN)
+@pytest.mark.parametrize("name", ["mix", "c_proj"])
+@pytest.mark.parametrize("shape", [(4, 4), (4, 6)])
+def test_without_a_bias_it_is_no_conv1d(
+    config: dict[str, Any], name: str, shape: tuple[int, int], tmp_path: Path
+) -> None:
+    found = layers(tmp_path, config, c_attn=(4, 12, 12), **{name: shape})
+    (place,) = locate(found, replace(target(name), fan_in_fan_out=True))
+    assert not place.transposed
+
+
+@pytest.mark.parametrize("config", UNKNOWN)
+def test_a_square_weight_is_that_of_a_linear_layer_if_nothing_else_is_said(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    found = layers(tmp_path, config, mix=(4, 4, 4), head=(2, 4, 2), norm=(4, 4), bare=(2, 3))
+    (place,) = locate(found, target("mix"))
+    assert not place.transposed
+
+
+@pytest.mark.parametrize("config", UNKNOWN)
+@pytest.mark.parametrize(
+    ("name", "turned", "other"),
+    [
+        ("mix", False, (4, 12, 12)),
+        ("mix", True, (12, 4, 12)),
+        ("mix", True, (4, 4)),
+        ("c_proj", False, (4, 4)),
+        ("c_proj", True, (4, 12, 12)),
+    ],
+)
+def test_a_square_weight_that_may_be_that_of_a_conv1d_is_refused(
+    config: dict[str, Any], name: str, *, turned: bool, other: tuple[int, ...], tmp_path: Path
+) -> None:
+    found = layers(tmp_path, config, other=other, **{name: (4, 4, 4)})
+    with pytest.raises(BaseError, match=f"{name}.*nothing tells"):
+        locate(found, replace(target(name), fan_in_fan_out=turned))
+
+
+def test_what_transformers_knows_needs_no_vote(tmp_path: Path) -> None:
+    found = layers(tmp_path, {"model_type": "llama"}, mix=(4, 4, 4), other=(4, 12, 12))
+    (place,) = locate(found, replace(target("mix"), fan_in_fan_out=True))
+    assert not place.transposed
 
 
 def test_nearest_names_are_offered(tmp_path: Path) -> None:

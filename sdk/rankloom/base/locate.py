@@ -130,7 +130,7 @@ def _oriented(base: Base, target: Target, seen: View) -> View:
     """Turn a view from how the module keeps the parameter to how the change counts its axes."""
     change = target.change
     if len(seen.shape) == 2 and not isinstance(change, Replacement | Rows):
-        turn = orientation.is_transposed(base, target.module, seen)
+        turn = orientation.is_transposed(base, target, seen)
         return view.transpose(seen, 0, 1) if turn else seen
     is_stack = isinstance(change, ExpertLowRank) or "experts" in target.module
     if len(seen.shape) == 3 and is_stack and _is_turned(base, change, seen):

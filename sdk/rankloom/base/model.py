@@ -75,3 +75,10 @@ class Base:
         from rankloom.base import quantised
 
         return frozenset(name for name in self.tensors if name.endswith(quantised.ENDINGS))
+
+    @cached_property
+    def transposed(self) -> Mapping[str, bool]:
+        """Modules whose bias says whether they keep their weight as (in, out)."""
+        from rankloom.base import orientation
+
+        return orientation.transposed_modules(self)

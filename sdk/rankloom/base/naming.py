@@ -81,6 +81,11 @@ def _classes(config: Mapping[str, Any]) -> Iterator[str]:
     yield from _by_type().get(kind, ()) if isinstance(kind, str) else ()
 
 
+def is_known(kind: str) -> bool:
+    """Tell whether transformers has a model of this type."""
+    return kind in _by_type()
+
+
 @cache
 def _by_type() -> Mapping[str, tuple[str, ...]]:
     """Return the classes of each model type."""

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rankloom.base import naming
 from rankloom.errors import BaseError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rankloom.adapter.change import Target
     from rankloom.base.model import Base
     from rankloom.base.view import View
+    from rankloom.tensorfile.header import TensorEntry
+
+_WEIGHT = ".weight"
 
 CONV1D_MODULES = frozenset(["c_attn", "c_proj", "c_fc", "q_attn"])
 """Names of the modules that are transformers' ``Conv1D`` in the models below."""
@@ -22,25 +27,76 @@ TRANSPOSED_EXPERTS = frozenset(["gpt_oss", "openai_privacy_filter", "aria", "ari
 """Values of ``model_type`` whose experts say that they keep (experts, in, out)."""
 
 
-def is_transposed(base: Base, module: str, matrix: View) -> bool:
-    """Tell whether a module keeps its weight as (in, out).
+def is_transposed(base: Base, target: Target, matrix: View) -> bool:
+    """Tell whether a target's module keeps its weight as (in, out).
+
+    Models of transformers are known. In others the headers tell: a ``Conv1D`` has always a bias,
+    as long as its output. A square weight says nothing itself; it is (out, in), as layers of torch
+    are, unless something speaks of ``Conv1D`` in this base.
+
+    Args:
+        base: the base.
+        target: what changes.
+        matrix: where it lies.
 
     Raises:
-        BaseError: nothing tells.
+        BaseError: the weight is square, and the base or the adapter knows ``Conv1D``.
     """
-    if module.rpartition(".")[2] not in CONV1D_MODULES:
-        return False
     types = set(model_types(base.config))
+    is_named = _is_named(target.module)
     if types & CONV1D_MODELS:
-        return True
-    votes = set(_votes(base))
-    if len(votes) == 1:
-        return votes.pop()
-    if types:  # every Conv1D model of transformers is in the table
+        return is_named
+    if types and all(map(naming.is_known, types)):
         return False
-    name = matrix.blocks[0].entry.name
+    entry = matrix.blocks[0].entry
+    if len(matrix.blocks) > 1 or _bias(base, entry.name) is None:
+        return False
+    turned = _says(base, entry)
+    if turned is not None:
+        return turned
+    return _is_square_transposed(base, target, entry.name)
+
+
+def _is_square_transposed(base: Base, target: Target, name: str) -> bool:
+    said = base.transposed
+    if _is_named(target.module):
+        votes = {turned for module, turned in said.items() if _is_named(module)}
+        if len(votes) == 1:
+            return votes.pop()
+    elif not target.fan_in_fan_out and True not in said.values():
+        return False
     message = f"{name}: nothing tells whether it is stored as (out, in) or as (in, out)"
-    raise BaseError(message, hint="put the base's config.json, with its model_type, beside it")
+    hint = "put the config.json of its transformers model beside it, or merge with PEFT"
+    raise BaseError(message, hint=hint)
+
+
+def transposed_modules(base: Base) -> dict[str, bool]:
+    """Return, for each module whose shapes tell, whether it keeps its weight as (in, out)."""
+    said = {
+        name.removesuffix(_WEIGHT): _says(base, entry)
+        for name, entry in base.tensors.items()
+        if name.endswith(_WEIGHT)
+    }
+    return {module: turned for module, turned in said.items() if turned is not None}
+
+
+def _says(base: Base, entry: TensorEntry) -> bool | None:
+    """Tell what a bias says of its weight; ``None``: nothing."""
+    bias = _bias(base, entry.name)
+    rows, columns = entry.shape if len(entry.shape) == 2 else (0, 0)
+    if rows == columns or bias is None or bias.shape not in {(rows,), (columns,)}:
+        return None
+    return bias.shape == (columns,)
+
+
+def _bias(base: Base, name: str) -> TensorEntry | None:
+    if not name.endswith(_WEIGHT):
+        return None
+    return base.tensors.get(f"{name.removesuffix(_WEIGHT)}.bias")
+
+
+def _is_named(module: str) -> bool:
+    return module.rpartition(".")[2] in CONV1D_MODULES
 
 
 def has_transposed_experts(config: object) -> bool:
@@ -55,15 +111,3 @@ def model_types(config: object) -> Iterator[str]:
             yield kind
         for value in config.values():
             yield from model_types(value)
-
-
-def _votes(base: Base) -> Iterator[bool]:
-    """Yield, for each module of such a name, whether its bias says that it is transposed."""
-    for name, entry in base.tensors.items():
-        module, _, parameter = name.rpartition(".")
-        bias = base.tensors.get(f"{module}.bias")
-        if parameter != "weight" or module.rpartition(".")[2] not in CONV1D_MODULES or not bias:
-            continue
-        rows, columns = entry.shape if len(entry.shape) == 2 else (0, 0)
-        if rows != columns and bias.shape in {(rows,), (columns,)}:
-            yield bias.shape == (columns,)

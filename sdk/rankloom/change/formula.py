@@ -142,6 +142,7 @@ class TargetChange:
         candidates: names of which the base decides one; see ``rankloom.adapter.change.Target``.
         kinds: how the adapters store it.
         origin: the change of one of the adapters, where the formula is made of something else.
+        fan_in_fan_out: see :class:`rankloom.adapter.change.Target`.
     """
 
     module: str
@@ -150,6 +151,7 @@ class TargetChange:
     candidates: tuple[str, ...] = ()
     kinds: frozenset[str] = frozenset()
     origin: Change | None = None
+    fan_in_fan_out: bool = False
 
     @property
     def name(self) -> str:
@@ -166,7 +168,8 @@ class TargetChange:
         """The parameter as the base's names know it."""
         change = self.origin or self.formula.terms[0].change
         assert not isinstance(change, Product | ByRows)  # noqa: S101 - those have an origin
-        return Target(self.module, "sum", change, self.parameter, self.candidates)
+        where = self.parameter, self.candidates, self.fan_in_fan_out
+        return Target(self.module, "sum", change, *where)
 
     def beside(self, parameter: str) -> Target:
         """Return another parameter of the same module."""

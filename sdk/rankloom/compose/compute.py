@@ -58,7 +58,15 @@ def _change(target: PlannedTarget, terms: Sequence[Weighted]) -> TargetChange:
     kinds = frozenset(part.kind for part in target.parts)
     origin = target.parts[0].change
     formula = Sum(tuple(terms))
-    return TargetChange(target.module, target.parameter, formula, target.candidates, kinds, origin)
+    return TargetChange(
+        target.module,
+        target.parameter,
+        formula,
+        target.candidates,
+        kinds,
+        origin,
+        target.fan_in_fan_out,
+    )
 
 
 @contextmanager

@@ -66,6 +66,7 @@ class PlannedTarget:
         parts: what the adapters bring to it whose weight is not 0.
         candidates: what the parameter can be, if only the base tells it.
         weights: of every adapter of the recipe on this target.
+        fan_in_fan_out: see :class:`rankloom.adapter.change.Target`.
     """
 
     module: str
@@ -73,6 +74,7 @@ class PlannedTarget:
     parts: tuple[PlannedPart, ...]
     candidates: tuple[str, ...] = ()
     weights: tuple[float, ...] = ()
+    fan_in_fan_out: bool = False
 
     @property
     def name(self) -> str:
@@ -227,7 +229,9 @@ class _Planner:
         )
         check_shapes(first.name, [(parts[number].label, target.change) for number, target in found])
         check_meeting(first.name, kept)
-        return PlannedTarget(first.module, first.parameter, kept, first.candidates, weights)
+        turned = any(target.fan_in_fan_out for _, target in found)
+        where = first.module, first.parameter
+        return PlannedTarget(*where, kept, first.candidates, weights, turned)
 
     def _resolve(self, name: str, present: set[int]) -> tuple[float, ...]:
         """Return the number of every adapter, of one that leaves the target alone if it matters."""
