@@ -9,13 +9,16 @@ from __future__ import annotations
 import click
 
 from loractl.commands import (
+    access,
     adapters,
     apply,
     bases,
     compose,
     convert,
     interference,
+    rule,
     service,
+    tune,
     validate,
 )
 from loractl.failures import ErrorAwareGroup
@@ -42,11 +45,15 @@ for command in (
     adapters.yank,
     bases.base,
     validate.validate,
-    validate.rule,
+    rule.rule,
     compose.compose,
     apply.apply,
     interference.interference,
+    tune.tune,
     convert.convert,
+    access.token,
+    access.namespace,
+    access.audit,
     service.serve,
     service.login,
 ):

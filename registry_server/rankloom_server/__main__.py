@@ -4,7 +4,7 @@
 
     python -m rankloom_server [serve]                   serve on RANKLOOM_SERVER_HOST and _PORT
     python -m rankloom_server migrate                   bring the database to the present schema
-    python -m rankloom_server token NAME SCOPE…         make a token (read, push, admin)
+    python -m rankloom_server token NAME SCOPE…         make a token (read, push:acme, admin …)
     python -m rankloom_server revoke NAME               end a token
 """
 
@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from rankloom.errors import NotFoundError, RankloomError
 from rankloom_server import auth
+from rankloom_server.access import Grant
 from rankloom_server.settings import Settings
 from rankloom_server.wiring import open_database
 
@@ -44,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("migrate", help="bring the database to the present schema")
     token = commands.add_parser("token", help="make a token and show it once")
     token.add_argument("name")
-    token.add_argument("scopes", nargs="+", choices=[scope.value for scope in auth.Scope])
+    token.add_argument("scopes", nargs="+", help="read, push or admin; push:acme in one namespace")
     commands.add_parser("revoke", help="end a token").add_argument("name")
     return parser
 
@@ -58,8 +59,7 @@ def _run(parsed: argparse.Namespace, settings: Settings) -> None:
         return
     engine = open_database(settings)
     if parsed.command == "token":
-        scopes = [auth.Scope(scope) for scope in parsed.scopes]
-        print(auth.create(engine, parsed.name, scopes))
+        print(auth.create(engine, parsed.name, map(Grant.parse, parsed.scopes)))
     if parsed.command == "revoke" and not auth.revoke(engine, parsed.name):
         message = f"there is no token {parsed.name} in use"
         raise NotFoundError(message, hint="a revoked or expired token is not in use")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -10,16 +10,21 @@ from rankloom import digest as digests
 from rankloom import ref as refs
 from rankloom.errors import ConflictError, NotFoundError, RefError
 from rankloom.registry.wire import AliasMove
-from rankloom_server import catalogue
+from rankloom_server import audit, catalogue, db
 from rankloom_server.models import ADAPTER, ALIAS, VERSION
 
 if TYPE_CHECKING:
     from rankloom.ref import AdapterName
     from rankloom.registry.wire import AliasRequest, Version
+    from rankloom_server.access import Actor
 
 
 def set_alias(
-    connection: sa.Connection, adapter: AdapterName, alias: str, request: AliasRequest
+    connection: sa.Connection,
+    actor: Actor,
+    adapter: AdapterName,
+    alias: str,
+    request: AliasRequest,
 ) -> AliasMove:
     """Move an alias if it names what the caller expects; strictly compare-and-set.
 
@@ -43,10 +48,29 @@ def set_alias(
             )
             .values(digest=request.digest)
         )
-        changed = connection.execute(statement).rowcount
+        changed = connection.execute(statement).rowcount > 0
     if not changed:
         raise _moved(connection, adapter_id, f"{adapter}:{alias}", alias)
-    return AliasMove(alias=alias, before=request.expected, after=request.digest)
+    move = AliasMove(alias=alias, before=request.expected, after=request.digest)
+    _note(connection, actor, "alias.move", adapter, move.model_dump())
+    return move
+
+
+def _note(
+    connection: sa.Connection,
+    actor: Actor,
+    action: str,
+    adapter: AdapterName,
+    detail: dict[str, Any],
+) -> None:
+    audit.record(
+        connection,
+        actor,
+        action,
+        namespace=adapter.namespace,
+        subject=adapter.name,
+        detail=detail,
+    )
 
 
 def _check_movable(alias: str) -> None:
@@ -64,14 +88,10 @@ def _adapter_id(connection: sa.Connection, adapter: AdapterName) -> int:
     return found
 
 
-def _insert(connection: sa.Connection, adapter_id: int, alias: str, digest: str) -> int:
-    # Both databases know this clause, SQLAlchemy's common insert does not.
-    statement = sa.text(
-        "INSERT INTO alias (adapter_id, name, digest) VALUES (:adapter_id, :name, :digest) "
-        "ON CONFLICT (adapter_id, name) DO NOTHING"
-    )
+def _insert(connection: sa.Connection, adapter_id: int, alias: str, digest: str) -> bool:
     values = {"adapter_id": adapter_id, "name": alias, "digest": digest}
-    return connection.execute(statement, values).rowcount
+    statement = db.insert(connection, ALIAS).values(**values).on_conflict_do_nothing()
+    return connection.execute(statement.returning(ALIAS.c.name)).first() is not None
 
 
 def _moved(
@@ -86,7 +106,7 @@ def _moved(
 
 
 def delete_alias(
-    connection: sa.Connection, adapter: AdapterName, alias: str, expected: str
+    connection: sa.Connection, actor: Actor, adapter: AdapterName, alias: str, expected: str
 ) -> None:
     """Remove an alias if it names what the caller expects.
 
@@ -104,10 +124,15 @@ def delete_alias(
     )
     if not connection.execute(statement).rowcount:
         raise _moved(connection, adapter_id, f"{adapter}:{alias}", alias)
+    _note(connection, actor, "alias.delete", adapter, {"alias": alias, "before": expected})
 
 
 def yank(
-    connection: sa.Connection, adapter: AdapterName, version: str, reason: str | None
+    connection: sa.Connection,
+    actor: Actor,
+    adapter: AdapterName,
+    version: str,
+    reason: str | None,
 ) -> Version:
     """Withdraw a version from ``latest``, giving the reason; ``None`` brings it back.
 
@@ -125,4 +150,6 @@ def yank(
         .values(yanked=reason)
     )
     connection.execute(statement)
-    return catalogue.version(connection, adapter, version)
+    found = catalogue.version(connection, adapter, version)
+    _note(connection, actor, "version.yank", adapter, {"version": version, "reason": reason})
+    return found

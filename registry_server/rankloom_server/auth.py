@@ -1,52 +1,56 @@
-"""Bearer tokens: shown once, kept as a digest, with scopes and an end."""
+"""Bearer tokens: shown once, kept as a digest, with scopes by namespace and an end."""
 
 from __future__ import annotations
 
+import itertools
 import secrets
-from datetime import UTC, datetime
-from enum import StrEnum
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from rankloom import digest as digests
 from rankloom import ref as refs
-from rankloom.errors import AuthError, ConflictError, ForbiddenError
-from rankloom_server import db
-from rankloom_server.models import TOKEN
+from rankloom.errors import AuthError, ConflictError, ForbiddenError, RefError
+from rankloom.registry.wire import TokenRecord
+from rankloom_server import audit, db, namespaces
+from rankloom_server.access import ANONYMOUS, LOCAL, Actor, Grant, Scope
+from rankloom_server.models import TOKEN, TOKEN_GRANT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 PREFIX = "rl_"
-
-
-class Scope(StrEnum):
-    """What a token may do."""
-
-    READ = "read"
-    PUSH = "push"
-    ADMIN = "admin"
+_LOGIN = "'loractl login' keeps a token; the server shows the first one when it first starts"
+_USE_NOTED_EVERY = timedelta(minutes=1)  # a write for every request would cost more than it tells
 
 
 def create(
     engine: sa.Engine,
     name: str,
-    scopes: Iterable[Scope],
+    grants: Iterable[Grant],
     *,
     expires_at: datetime | None = None,
+    actor: Actor = LOCAL,
 ) -> str:
     """Make a token and return it; it cannot be shown again.
 
     Raises:
         ConflictError: a token of this name exists.
+        RefError: the name is malformed, there is no grant, or the end is over already.
     """
-    token = PREFIX + secrets.token_urlsafe(32)
     refs.check_name(name, "token name")
+    wanted = frozenset(grants)
+    if not wanted or (expires_at is not None and expires_at <= datetime.now(UTC)):
+        message = f"token {name} could be used for nothing"
+        raise RefError(message, hint="give at least one scope, and an end that is still to come")
+    token = PREFIX + secrets.token_urlsafe(32)
     with db.write(engine) as connection:
-        if not _insert(connection, name, token, scopes, expires_at):
+        if not _insert(connection, name, token, wanted, expires_at):
             message = f"there is a token {name} already"
-            raise ConflictError(message, hint="choose another name, or revoke it first")
+            raise ConflictError(message, hint="names of revoked tokens are not used again either")
+        detail = {"grants": sorted(map(str, wanted)), "expires_at": str(expires_at or "never")}
+        audit.record(connection, actor, "token.create", subject=name, detail=detail)
     return token
 
 
@@ -56,62 +60,118 @@ def create_first(engine: sa.Engine) -> str | None:
     with db.write(engine) as connection:
         if connection.execute(sa.select(TOKEN.c.id).limit(1)).first() is not None:
             return None
-        made = _insert(connection, "admin", token, list(Scope), None)
-    return token if made else None
+        if not _insert(connection, "admin", token, LOCAL.grants, None):
+            return None
+        audit.record(connection, LOCAL, "token.create", subject="admin")
+    return token
 
 
 def _insert(
     connection: sa.Connection,
     name: str,
     token: str,
-    scopes: Iterable[Scope],
+    grants: frozenset[Grant],
     expires_at: datetime | None,
-) -> int:
+) -> bool:
     # Several servers may start at the same time: the name decides which one makes the first token.
-    statement = sa.text(
-        "INSERT INTO api_token (name, secret, scopes, created_at, expires_at) "
-        "VALUES (:name, :secret, :scopes, :created_at, :expires_at) ON CONFLICT (name) DO NOTHING"
-    ).bindparams(
-        sa.bindparam("created_at", type_=TOKEN.c.created_at.type),
-        sa.bindparam("expires_at", type_=TOKEN.c.expires_at.type),
-    )
     values = {
         "name": name,
         "secret": digests.of_bytes(token.encode()),
-        "scopes": " ".join(sorted(scopes)),
         "created_at": datetime.now(UTC),
         "expires_at": expires_at,
     }
-    return connection.execute(statement, values).rowcount
+    statement = db.insert(connection, TOKEN).values(**values)
+    statement = statement.on_conflict_do_nothing(index_elements=[TOKEN.c.name])
+    made = connection.execute(statement.returning(TOKEN.c.id)).scalar()
+    if made is not None:
+        rows = [
+            {"token_id": made, "scope": grant.scope.value, "namespace": grant.namespace}
+            for grant in sorted(grants)
+        ]
+        connection.execute(sa.insert(TOKEN_GRANT), rows)
+    return made is not None
 
 
-def revoke(engine: sa.Engine, name: str) -> bool:
+def revoke(engine: sa.Engine, name: str, actor: Actor = LOCAL) -> bool:
     """End a token's life; return whether there was one to end."""
     statement = sa.update(TOKEN).where(TOKEN.c.name == name, TOKEN.c.revoked_at.is_(None))
     with db.write(engine) as connection:
-        return connection.execute(statement.values(revoked_at=datetime.now(UTC))).rowcount > 0
+        ended = connection.execute(statement.values(revoked_at=datetime.now(UTC))).rowcount > 0
+        if ended:
+            audit.record(connection, actor, "token.revoke", subject=name)
+    return ended
 
 
-def check(engine: sa.Engine, token: str | None, scope: Scope) -> None:
-    """Refuse a request whose token may not do this.
-
-    Raises:
-        AuthError: there is no token, or none that is good now.
-        ForbiddenError: the token has not this scope.
-    """
-    hint = "'loractl login' keeps a token; the server shows the first one when it first starts"
-    if not token:
-        message = "this registry needs a token"
-        raise AuthError(message, hint=hint)
-    # The lookup is by digest, so its time says nothing about the secret.
-    statement = sa.select(TOKEN.c.name, TOKEN.c.scopes, TOKEN.c.expires_at).where(
-        TOKEN.c.secret == digests.of_bytes(token.encode()), TOKEN.c.revoked_at.is_(None)
+def list_all(engine: sa.Engine) -> tuple[TokenRecord, ...]:
+    """Return every token in name order, without its secret."""
+    statement = (
+        sa.select(TOKEN, TOKEN_GRANT.c.scope, TOKEN_GRANT.c.namespace)
+        .join(TOKEN_GRANT, TOKEN_GRANT.c.token_id == TOKEN.c.id)
+        .order_by(TOKEN.c.name, TOKEN_GRANT.c.namespace, TOKEN_GRANT.c.scope)
     )
     with db.read(engine) as connection:
-        row = connection.execute(statement).one_or_none()
-    if row is None or (row.expires_at is not None and row.expires_at <= datetime.now(UTC)):
+        rows = connection.execute(statement).all()
+    return tuple(_record(list(rows)) for _, rows in itertools.groupby(rows, lambda row: row.name))
+
+
+def _record(rows: list[sa.Row[Any]]) -> TokenRecord:
+    first = rows[0]
+    return TokenRecord(
+        name=first.name,
+        grants=tuple(str(Grant(Scope(row.scope), row.namespace)) for row in rows),
+        created_at=first.created_at,
+        expires_at=first.expires_at,
+        revoked_at=first.revoked_at,
+        last_used_at=first.last_used_at,
+    )
+
+
+def identify(engine: sa.Engine, token: str | None, request_id: str | None = None) -> Actor:
+    """Return who asks.
+
+    Raises:
+        AuthError: the token is none that is good now.
+    """
+    if not token:
+        return Actor(ANONYMOUS.name, request_id=request_id)
+    # The lookup is by digest, so its time says nothing about the secret.
+    statement = (
+        sa.select(TOKEN, TOKEN_GRANT.c.scope, TOKEN_GRANT.c.namespace)
+        .join(TOKEN_GRANT, TOKEN_GRANT.c.token_id == TOKEN.c.id)
+        .where(TOKEN.c.secret == digests.of_bytes(token.encode()), TOKEN.c.revoked_at.is_(None))
+    )
+    with db.read(engine) as connection:
+        rows = connection.execute(statement).all()
+    now = datetime.now(UTC)
+    if not rows or (rows[0].expires_at is not None and rows[0].expires_at <= now):
         message = "the token is unknown, revoked or expired"
-        raise AuthError(message, hint=hint)
-    if scope not in row.scopes.split():
-        message = f"token {row.name} may not {scope}: its scopes are {row.scopes}"
-        raise ForbiddenError(message, hint="ask an administrator of the registry for a token")
+        raise AuthError(message, hint=_LOGIN)
+    if rows[0].last_used_at is None or rows[0].last_used_at < now - _USE_NOTED_EVERY:
+        with db.write(engine) as connection:
+            used = sa.update(TOKEN).where(TOKEN.c.id == rows[0].id).values(last_used_at=now)
+            connection.execute(used)
+    grants = frozenset(Grant(Scope(row.scope), row.namespace) for row in rows)
+    return Actor(rows[0].name, grants, request_id)
+
+
+def authorise(engine: sa.Engine, actor: Actor, scope: Scope, namespace: str | None) -> None:
+    """Refuse what an actor may not do; without a namespace the scope may be held in any.
+
+    The answer is the same whether the namespace, or anything in it, exists or not.
+
+    Raises:
+        AuthError: nobody may do it without a token.
+        ForbiddenError: the token has not this scope there.
+    """
+    if actor.may(scope, namespace):
+        return
+    if scope is Scope.READ and (namespace is None or refs.is_name(namespace)):
+        with db.read(engine) as connection:
+            if namespaces.is_public(connection, namespace):
+                return
+    if actor.name == ANONYMOUS.name:
+        message = "this needs a token"
+        raise AuthError(message, hint=_LOGIN)
+    where = f" in namespace {namespace}" if namespace else ""
+    message = f"token {actor.name} may not {scope}{where}: its scopes are {actor}"
+    raise ForbiddenError(message, hint="ask an administrator of the registry for a token")

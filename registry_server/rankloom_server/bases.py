@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from rankloom.errors import ConflictError, NotFoundError
 from rankloom.fingerprint import Fingerprint
 from rankloom.registry.wire import BaseRecord
+from rankloom_server import audit, db
 from rankloom_server.models import BASE
+
+if TYPE_CHECKING:
+    from rankloom_server.access import Actor
 
 _LEVELS = (BASE.c.cfg, BASE.c.struct, BASE.c.exact, BASE.c.bf16)
 _SUMMARY = (BASE.c.name, *_LEVELS, BASE.c.source, BASE.c.config)
 
 
-def add(connection: sa.Connection, record: BaseRecord) -> BaseRecord:
+def add(connection: sa.Connection, actor: Actor, record: BaseRecord) -> BaseRecord:
     """Record a base, or return the one that has its name and fingerprint already.
 
     Raises:
         ConflictError: the name belongs to another fingerprint.
     """
-    found = find(connection, record.name)
-    if found is None:
-        connection.execute(sa.insert(BASE).values(**_values(record)))
+    # Two who record one base at once must both succeed.
+    statement = db.insert(connection, BASE).values(**_values(record))
+    statement = statement.on_conflict_do_nothing(index_elements=[BASE.c.name])
+    if connection.execute(statement.returning(BASE.c.id)).first():
+        detail = record.fingerprint.model_dump()
+        audit.record(connection, actor, "base.add", subject=record.name, detail=detail)
         return record
+    found = get(connection, record.name)
     if found.fingerprint != record.fingerprint:
         message = f"base {record.name} is recorded with another fingerprint"
         hint = "record this base under another name; a base's name always means the same values"

@@ -18,6 +18,7 @@ from rankloom.registry.wire import (
     ResolvedVersion,
     Version,
 )
+from rankloom_server import namespaces
 from rankloom_server.models import ADAPTER, ALIAS, BASE, VERSION, VERSION_FILE
 
 if TYPE_CHECKING:
@@ -130,9 +131,17 @@ def find_version(connection: sa.Connection, adapter: AdapterName, digest: str) -
 
 
 def list_adapters(
-    connection: sa.Connection, *, namespace: str | None, query: str, limit: int, after: str
+    connection: sa.Connection,
+    *,
+    readable: frozenset[str] | None = None,
+    namespace: str | None,
+    query: str,
+    limit: int,
+    after: str,
 ) -> Page:
     """Return a page of adapters in name order; each word of ``query`` is in name or card.
+
+    ``readable`` names the namespaces that are shown beside the public ones; ``None``: all.
 
     Raises:
         RefError: ``limit`` or ``after`` is none that we gave out.
@@ -141,6 +150,9 @@ def list_adapters(
         message = f"a page of {limit} adapters is not possible"
         raise RefError(message, hint=f"ask for 1 to {MAX_PAGE}")
     conditions = [_contains(word) for word in query.split()]
+    if readable is not None:
+        shown = ADAPTER.c.namespace.in_(sorted(readable))
+        conditions.append(sa.or_(shown, ADAPTER.c.namespace.in_(namespaces.PUBLIC)))
     if namespace is not None:
         conditions.append(ADAPTER.c.namespace == namespace)
     if after:

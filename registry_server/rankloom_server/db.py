@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import DataError, OperationalError
 
-from rankloom.errors import RegistryError
+from rankloom.errors import RefError, RegistryError
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
 
     from alembic.config import Config
+    from sqlalchemy.dialects.sqlite.dml import Insert
 
-HEAD = "0001"
+HEAD = "0002"
 """Revision of the newest migration; known here so that a current database needs no Alembic."""
 
 _MIGRATION_LOCK = 0x72616E6B  # any number that nothing else on the server uses
@@ -87,10 +89,22 @@ def write(engine: sa.Engine) -> Iterator[sa.Connection]:
         yield connection
 
 
+def insert(connection: sa.Connection, table: sa.Table) -> Insert:
+    """Return an insert that can say what happens ``on_conflict``; both databases know it."""
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects import postgresql
+
+        return cast("Insert", postgresql.insert(table))  # the two kinds agree in what we use
+    return sqlite.insert(table)
+
+
 @contextlib.contextmanager
 def _reachable() -> Iterator[None]:
     try:
         yield
+    except DataError as error:  # e.g. a null character, which PostgreSQL cannot hold
+        message = f"the registry cannot keep such a value: {str(error.orig).splitlines()[0]}"
+        raise RefError(message, hint="check the text for characters that no name has") from error
     except OperationalError as error:
         message = f"the registry's database does not answer: {error.orig}"
         raise RegistryError(

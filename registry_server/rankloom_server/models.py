@@ -25,6 +25,8 @@ SQLModel.metadata.naming_convention = {
 # Order and comparison by bytes on both databases, so that pages come in one order everywhere.
 NAME_TYPE = sa.String(96).with_variant(sa.String(96, collation="C"), "postgresql")
 DIGEST_TYPE = sa.String(71)
+# Only a plain INTEGER counts up by itself in SQLite; it holds 64 bits there.
+BIG_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -184,7 +186,7 @@ class UploadBlobRow(SQLModel, table=True):
 
 
 class TokenRow(SQLModel, table=True):
-    """A bearer token, known only by its digest. ``scopes`` are words separated by spaces."""
+    """A bearer token, known only by its digest."""
 
     __tablename__ = "api_token"
     __table_args__ = (
@@ -196,23 +198,58 @@ class TokenRow(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(sa_type=NAME_TYPE)
     secret: str = Field(sa_type=DIGEST_TYPE)
-    scopes: str = Field(sa_type=sa.String(64))
     created_at: datetime = Field(sa_type=UtcDateTime)
     expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    last_used_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class TokenGrantRow(SQLModel, table=True):
+    """One scope of a token in one namespace, or everywhere (``*``)."""
+
+    __tablename__ = "api_token_grant"
+    __table_args__ = (sa.CheckConstraint("scope IN ('read', 'push', 'admin')", name="scope_known"),)
+
+    token_id: int = Field(foreign_key="api_token.id", primary_key=True)
+    scope: str = Field(sa_type=sa.String(8), primary_key=True)
+    namespace: str = Field(sa_type=NAME_TYPE, primary_key=True)
+
+
+class NamespaceRow(SQLModel, table=True):
+    """What is said about a namespace as a whole; most have no row."""
+
+    __tablename__ = "namespace"
+
+    name: str = Field(sa_type=NAME_TYPE, primary_key=True)
+    anonymous_read: bool
+
+
+class AuditRow(SQLModel, table=True):
+    """One line of the audit log; triggers refuse to change or remove it."""
+
+    __tablename__ = "audit"
+    __table_args__ = (sa.Index(None, "namespace", "id"),)
+
+    id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
+    at: datetime = Field(sa_type=UtcDateTime)
+    actor: str = Field(sa_type=NAME_TYPE)
+    action: str = Field(sa_type=sa.String(32))
+    namespace: str | None = Field(default=None, sa_type=NAME_TYPE)
+    subject: str = Field(sa_type=sa.Text)
+    detail: dict[str, Any] = Field(sa_type=sa.JSON)
+    request_id: str | None = Field(default=None, sa_type=sa.String(64))
 
 
 # The same tables for SQL expressions; whole statements read better than an ORM's objects.
-BASE, ADAPTER, VERSION, VERSION_FILE, ALIAS, UPLOAD, UPLOAD_BLOB, TOKEN = (
-    SQLModel.metadata.tables[row.__tablename__]
-    for row in (
-        BaseRow,
-        AdapterRow,
-        VersionRow,
-        VersionFileRow,
-        AliasRow,
-        UploadRow,
-        UploadBlobRow,
-        TokenRow,
-    )
-)
+_TABLES = SQLModel.metadata.tables
+BASE = _TABLES["base"]
+ADAPTER = _TABLES["adapter"]
+VERSION = _TABLES["version"]
+VERSION_FILE = _TABLES["version_file"]
+ALIAS = _TABLES["alias"]
+UPLOAD = _TABLES["upload"]
+UPLOAD_BLOB = _TABLES["upload_blob"]
+TOKEN = _TABLES["api_token"]
+TOKEN_GRANT = _TABLES["api_token_grant"]
+NAMESPACE = _TABLES["namespace"]
+AUDIT = _TABLES["audit"]

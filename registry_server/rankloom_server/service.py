@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from rankloom_server import aliases, bases, catalogue, db
+from rankloom.errors import NotFoundError
+from rankloom.registry.wire import NewToken, TokenList
+from rankloom_server import aliases, audit, auth, bases, catalogue, db, namespaces
 from rankloom_server import publish as publishing
+from rankloom_server.access import LOCAL, Grant, Scope
 from rankloom_server.store.local import LocalStore
 
 if TYPE_CHECKING:
@@ -20,13 +23,18 @@ if TYPE_CHECKING:
         AdapterDetail,
         AliasMove,
         AliasRequest,
+        AuditPage,
         BaseRecord,
+        NamespaceRules,
         Page,
         ResolvedVersion,
+        TokenRecord,
+        TokenRequest,
         Upload,
         UploadRequest,
         Version,
     )
+    from rankloom_server.access import Actor
     from rankloom_server.store.interface import Store
 
 DATABASE = "registry.db"
@@ -41,11 +49,17 @@ class Service:
         engine: the database, at the present schema.
         store: the blobs.
         scratch: folder for files that live as long as one verification.
+        actor: who uses it; :meth:`for_actor` gives the service to another.
     """
 
     engine: sa.Engine
     store: Store
     scratch: Path
+    actor: Actor = LOCAL
+
+    def for_actor(self, actor: Actor) -> Service:
+        """Return the same registry as another actor sees and uses it."""
+        return replace(self, actor=actor)
 
     def open_upload(self, adapter: AdapterName, request: UploadRequest) -> Upload:
         """Declare a version."""
@@ -53,7 +67,7 @@ class Service:
 
     def publish(self, upload_id: str) -> Version:
         """Turn an upload into a version."""
-        return publishing.publish(self.engine, self.store, self.scratch, upload_id)
+        return publishing.publish(self.engine, self.store, self.scratch, upload_id, self.actor)
 
     def resolve(self, ref: VersionRef) -> ResolvedVersion:
         """Return the version that a ref names."""
@@ -72,7 +86,12 @@ class Service:
         """Return one page of the catalogue."""
         with db.read(self.engine) as connection:
             return catalogue.list_adapters(
-                connection, namespace=namespace, query=query, limit=limit, after=after
+                connection,
+                readable=self.actor.readable(),
+                namespace=namespace,
+                query=query,
+                limit=limit,
+                after=after,
             )
 
     def show(self, adapter: AdapterName) -> AdapterDetail:
@@ -83,22 +102,22 @@ class Service:
     def set_alias(self, adapter: AdapterName, alias: str, request: AliasRequest) -> AliasMove:
         """Move an alias by compare-and-set."""
         with db.write(self.engine) as connection:
-            return aliases.set_alias(connection, adapter, alias, request)
+            return aliases.set_alias(connection, self.actor, adapter, alias, request)
 
     def delete_alias(self, adapter: AdapterName, alias: str, expected: str) -> None:
         """Remove an alias that names ``expected`` now."""
         with db.write(self.engine) as connection:
-            aliases.delete_alias(connection, adapter, alias, expected)
+            aliases.delete_alias(connection, self.actor, adapter, alias, expected)
 
     def yank(self, adapter: AdapterName, version: str, reason: str | None) -> Version:
         """Withdraw a version, or bring it back."""
         with db.write(self.engine) as connection:
-            return aliases.yank(connection, adapter, version, reason)
+            return aliases.yank(connection, self.actor, adapter, version, reason)
 
     def add_base(self, record: BaseRecord) -> BaseRecord:
         """Record a base."""
         with db.write(self.engine) as connection:
-            return bases.add(connection, record)
+            return bases.add(connection, self.actor, record)
 
     def get_base(self, name: str) -> BaseRecord:
         """Return a base by its name."""
@@ -109,6 +128,49 @@ class Service:
         """Return all bases."""
         with db.read(self.engine) as connection:
             return bases.list_all(connection)
+
+    def create_token(self, request: TokenRequest) -> NewToken:
+        """Make a token; who makes it must administer every namespace that it opens."""
+        grants = [Grant.parse(text) for text in request.grants]
+        for grant in grants:
+            auth.authorise(self.engine, self.actor, Scope.ADMIN, grant.namespace)
+        token = auth.create(
+            self.engine, request.name, grants, expires_at=request.expires_at, actor=self.actor
+        )
+        return NewToken(name=request.name, token=token)
+
+    def list_tokens(self) -> TokenList:
+        """Return the tokens that open only what the actor administers."""
+        found = auth.list_all(self.engine)
+        return TokenList(items=tuple(token for token in found if self._administers(token)))
+
+    def revoke_token(self, name: str) -> None:
+        """End a token's life."""
+        known = [token for token in self.list_tokens().items if token.name == name]
+        if not known or not auth.revoke(self.engine, name, self.actor):
+            message = f"there is no token {name[:96]!r} in use"
+            raise NotFoundError(message, hint="a revoked token is not in use")
+
+    def _administers(self, token: TokenRecord) -> bool:
+        grants = [Grant.parse(text) for text in token.grants]
+        return all(self.actor.may(Scope.ADMIN, grant.namespace) for grant in grants)
+
+    def namespace_rules(self, namespace: str) -> NamespaceRules:
+        """Return what is said about a namespace as a whole."""
+        with db.read(self.engine) as connection:
+            return namespaces.get(connection, namespace)
+
+    def set_namespace_rules(self, namespace: str, rules: NamespaceRules) -> NamespaceRules:
+        """Set what is said about a namespace as a whole."""
+        with db.write(self.engine) as connection:
+            return namespaces.put(connection, self.actor, namespace, rules)
+
+    def audit_log(
+        self, *, namespace: str | None = None, before: int | None = None, limit: int = 100
+    ) -> AuditPage:
+        """Return lines of the audit log, newest first."""
+        with db.read(self.engine) as connection:
+            return audit.read(connection, namespace=namespace, before=before, limit=limit)
 
     def close(self) -> None:
         """Close the connections to the database."""

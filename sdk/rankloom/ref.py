@@ -34,13 +34,19 @@ _RESERVED = frozenset(
 )
 
 
+def is_name(text: str) -> bool:
+    """Say whether ``text`` may name a namespace, an adapter, an alias or a base."""
+    reserved = text.split(".", maxsplit=1)[0] in _RESERVED
+    return bool(_NAME.fullmatch(text)) and ".." not in text and not reserved
+
+
 def check_name(text: str, what: str = "name") -> str:
     """Return ``text`` if it may name a namespace, an adapter, an alias or a base.
 
     Raises:
         RefError: it is empty, too long, or has other characters than ``a-z 0-9 . _ -``.
     """
-    if not _NAME.fullmatch(text) or ".." in text or text.split(".", maxsplit=1)[0] in _RESERVED:
+    if not is_name(text):
         message = f"REG003 {text[:80]!r} is not a valid {what}"
         hint = "use 1 to 96 of a-z, 0-9, '.', '_' and '-', with a letter or digit at both ends"
         raise RefError(message, hint=hint)

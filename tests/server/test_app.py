@@ -1,6 +1,8 @@
 """What HTTP adds to the protocol: tokens, problems, limits, signed blobs."""
 
 import logging
+import re
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +21,7 @@ from rankloom.ref import AdapterName
 from rankloom.registry.http import HttpRegistry
 from rankloom.registry.wire import Problem, UploadRequest
 from rankloom_server import auth, db
+from rankloom_server.access import Grant
 from rankloom_server.app import API, create_app
 from rankloom_server.middleware import MAX_BODY
 from rankloom_server.settings import Settings
@@ -85,28 +88,31 @@ def test_no_route_stands_outside_of_what_is_known(app: FastAPI) -> None:
 
 @pytest.mark.parametrize(
     ("scope", "allowed"),
-    [("read", {"GET"}), ("push", {"POST", "PUT", "DELETE"}), ("admin", {"YANK"})],
+    [("read", {"GET"}), ("push", {"POST", "PUT", "DELETE"}), ("admin", {"ADMIN"})],
 )
 def test_a_token_may_do_what_its_scope_says(
     client: TestClient, app: FastAPI, scope: str, allowed: set[str]
 ) -> None:
-    token = auth.create(app.state.service.engine, "t", [auth.Scope(scope)])
+    token = auth.create(app.state.service.engine, "t", [Grant.parse(scope)])
     for method, path in _routes(app):
         if not path.startswith(API):
             continue
-        needs = "YANK" if path.endswith("/yank") else method
+        administers = re.search(r"/(yank|rules|audit|tokens)\b", path)
+        needs = "ADMIN" if administers else method
         forbidden = client.request(method, path, headers=bearer(token)).status_code == 403
         assert forbidden == (needs not in allowed), (method, path)
 
 
 def test_bad_tokens_are_refused(client: TestClient, app: FastAPI) -> None:
     engine = app.state.service.engine
-    past = datetime.now(UTC) - timedelta(seconds=1)
-    expired = auth.create(engine, "expired", [auth.Scope.READ], expires_at=past)
-    revoked = auth.create(engine, "revoked", [auth.Scope.READ])
-    good = auth.create(engine, "good", [auth.Scope.READ])
+    soon = datetime.now(UTC) + timedelta(seconds=0.2)
+    expired = auth.create(engine, "expired", [Grant.parse("read")], expires_at=soon)
+    revoked = auth.create(engine, "revoked", [Grant.parse("read")])
+    good = auth.create(engine, "good", [Grant.parse("read")])
     where = f"{API}/adapters"
     assert client.get(where, headers=bearer(revoked)).status_code == 200
+    assert client.get(where, headers=bearer(expired)).status_code == 200
+    time.sleep(max(0, (soon - datetime.now(UTC)).total_seconds()))
     assert auth.revoke(engine, "revoked")
     assert not auth.revoke(engine, "revoked")
     for token in (expired, revoked, good[:-1], good + "x", "rl_", "", "é"):
@@ -130,9 +136,9 @@ def test_the_first_token_is_made_once(app: FastAPI, token: str) -> None:
 
 
 def test_a_tokens_name_is_taken_once(app: FastAPI) -> None:
-    auth.create(app.state.service.engine, "ci", [auth.Scope.READ])
+    auth.create(app.state.service.engine, "ci", [Grant.parse("read")])
     with pytest.raises(errors.ConflictError, match="ci"):
-        auth.create(app.state.service.engine, "ci", [auth.Scope.READ])
+        auth.create(app.state.service.engine, "ci", [Grant.parse("read")])
 
 
 # --- problems ----------------------------------------------------------------------------------

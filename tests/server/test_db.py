@@ -141,7 +141,7 @@ def filled(engine: sa.Engine) -> sa.Engine:
         (UPLOAD, _upload(state="lost"), "ck_upload_state_known"),
         (
             TOKEN,
-            {"name": "t", "secret": "rl_plain", "scopes": "read", "created_at": NOW},
+            {"name": "t", "secret": "rl_plain", "created_at": NOW},
             "ck_api_token_secret_format",
         ),
     ],

@@ -135,9 +135,14 @@ def get(connection: sa.Connection, upload_id: str) -> sa.RowMapping:
     statement = sa.select(UPLOAD).where(UPLOAD.c.id == upload_id)
     row = connection.execute(statement).mappings().one_or_none()
     if row is None:
-        message = f"there is no upload {upload_id[:32]!r}"
-        raise NotFoundError(message, hint="begin the push again")
+        raise no_upload(upload_id)
     return row
+
+
+def no_upload(upload_id: str) -> NotFoundError:
+    """Return the error for an upload that is not there, or that is not the caller's business."""
+    message = f"there is no upload {upload_id[:32]!r}"
+    return NotFoundError(message, hint="begin the push again")
 
 
 def close(connection: sa.Connection, upload_id: str, state: str) -> None:

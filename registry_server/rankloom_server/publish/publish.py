@@ -12,19 +12,23 @@ import sqlalchemy as sa
 from rankloom.errors import AdapterError, BaseError, IncompatibleError, UploadCorruptError
 from rankloom.manifest import Manifest
 from rankloom.ref import AdapterName
-from rankloom_server import bases, catalogue, db
+from rankloom_server import audit, bases, catalogue, db
+from rankloom_server.access import Scope
 from rankloom_server.models import ADAPTER, VERSION, VERSION_FILE
 from rankloom_server.publish import facts, journal
 from rankloom_server.publish.materialise import materialise
 
 if TYPE_CHECKING:
     from rankloom.registry.wire import AdapterFacts, Version
+    from rankloom_server.access import Actor
     from rankloom_server.store.interface import Store
 
 _REJECTED = (AdapterError, BaseError, IncompatibleError, UploadCorruptError)
 
 
-def publish(engine: sa.Engine, store: Store, scratch: Path, upload_id: str) -> Version:
+def publish(
+    engine: sa.Engine, store: Store, scratch: Path, upload_id: str, actor: Actor
+) -> Version:
     """Verify an upload's blobs and name them a version; again: the same version.
 
     ``scratch`` is a folder for the time of the verification; on the file system of a local store
@@ -34,18 +38,20 @@ def publish(engine: sa.Engine, store: Store, scratch: Path, upload_id: str) -> V
         AdapterError: a rule found an error.
         ConflictError: blobs are missing.
         IncompatibleError: the adapter does not fit its base.
-        NotFoundError: there is no such upload.
+        NotFoundError: there is no such upload, or not for this actor.
         UploadCorruptError: stored bytes are not those that were declared.
     """
     with db.read(engine) as connection:
         upload = journal.get(connection, upload_id)
+        if not actor.may(Scope.PUSH, upload["namespace"]):
+            raise journal.no_upload(upload_id)
         adapter = AdapterName(upload["namespace"], upload["name"])
         known = catalogue.find_version(connection, adapter, upload["digest"]) is not None
     found = None if known else _verify(engine, store, scratch, upload)
     with db.write(engine) as connection:
         adapter_id = _lock_adapter(connection, adapter, upload["card"])
         if catalogue.find_version(connection, adapter, upload["digest"]) is None and found:
-            _insert_version(connection, adapter_id, upload, found)
+            _insert_version(connection, adapter_id, upload, found, actor)
         journal.close(connection, upload_id, "published")
         return catalogue.version(connection, adapter, upload["digest"])
 
@@ -67,22 +73,25 @@ def _verify(engine: sa.Engine, store: Store, scratch: Path, upload: sa.RowMappin
 
 def _lock_adapter(connection: sa.Connection, adapter: AdapterName, card: str | None) -> int:
     """Return the adapter's row id; others that publish to it wait until this is committed."""
-    insert = sa.text(
-        "INSERT INTO adapter (namespace, name, card, created_at) "
-        "VALUES (:namespace, :name, '', :now) ON CONFLICT (namespace, name) DO NOTHING"
-    ).bindparams(sa.bindparam("now", type_=ADAPTER.c.created_at.type))
-    values = {"namespace": adapter.namespace, "name": adapter.name, "now": datetime.now(UTC)}
-    connection.execute(insert, values)
+    statement = db.insert(connection, ADAPTER).values(
+        namespace=adapter.namespace, name=adapter.name, card="", created_at=datetime.now(UTC)
+    )
+    unique = [ADAPTER.c.namespace, ADAPTER.c.name]
+    connection.execute(statement.on_conflict_do_nothing(index_elements=unique))
     mine = catalogue.is_adapter(adapter)
     if card is not None:
         connection.execute(sa.update(ADAPTER).where(mine).values(card=card))
-    statement = sa.select(ADAPTER.c.id).where(mine).with_for_update()
-    adapter_id: int = connection.execute(statement).scalar_one()
+    locking = sa.select(ADAPTER.c.id).where(mine).with_for_update()
+    adapter_id: int = connection.execute(locking).scalar_one()
     return adapter_id
 
 
 def _insert_version(
-    connection: sa.Connection, adapter_id: int, upload: sa.RowMapping, found: AdapterFacts
+    connection: sa.Connection,
+    adapter_id: int,
+    upload: sa.RowMapping,
+    found: AdapterFacts,
+    actor: Actor,
 ) -> None:
     manifest = Manifest.model_validate_json(upload["manifest"])
     base_id = upload["base_id"]
@@ -104,3 +113,11 @@ def _insert_version(
         for file in manifest.files
     ]
     connection.execute(sa.insert(VERSION_FILE), files)
+    audit.record(
+        connection,
+        actor,
+        "version.publish",
+        namespace=upload["namespace"],
+        subject=upload["name"],
+        detail={"version": upload["digest"]},
+    )

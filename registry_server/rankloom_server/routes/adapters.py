@@ -11,15 +11,15 @@ from rankloom import ref as refs
 from rankloom.errors import RefError
 from rankloom.ref import AdapterName, VersionRef
 from rankloom.registry import wire
-from rankloom_server.routes.deps import ADMIN, PUSH, READ, AdapterDep, ServiceDep, absolute
+from rankloom_server.routes.deps import AdapterDep, Admin, Pusher, Reader, absolute
 
 router = APIRouter(prefix="/adapters", tags=["adapters"])
 _ONE = "/{namespace}/{name}"
 
 
-@router.get("", dependencies=[READ])
+@router.get("")
 def list_adapters(
-    service: ServiceDep,
+    service: Reader,
     namespace: str | None = None,
     query: Annotated[str, Query(max_length=200)] = "",
     limit: int = 50,
@@ -29,15 +29,15 @@ def list_adapters(
     return service.list_adapters(namespace=namespace, query=query, limit=limit, after=after)
 
 
-@router.get(_ONE, dependencies=[READ])
-def show(service: ServiceDep, adapter: AdapterDep) -> wire.AdapterDetail:
+@router.get(_ONE)
+def show(service: Reader, adapter: AdapterDep) -> wire.AdapterDetail:
     """Return an adapter with all its versions, newest first."""
     return service.show(adapter)
 
 
-@router.get(_ONE + "/resolve", dependencies=[READ])
+@router.get(_ONE + "/resolve")
 def resolve(
-    service: ServiceDep,
+    service: Reader,
     adapter: AdapterDep,
     alias: str | None = None,
     number: Annotated[int | None, Query(ge=1, le=999_999_999)] = None,
@@ -60,33 +60,31 @@ def _ref(
     return VersionRef(adapter, alias=refs.check_name(alias or refs.LATEST, "alias"))
 
 
-@router.get(_ONE + "/versions/{version}/files/{path:path}", dependencies=[READ])
+@router.get(_ONE + "/versions/{version}/files/{path:path}")
 def blob_url(
-    service: ServiceDep, request: Request, adapter: AdapterDep, version: str, path: str
+    service: Reader, request: Request, adapter: AdapterDep, version: str, path: str
 ) -> wire.BlobUrl:
     """Return where the bytes of one file are, for a limited time."""
     url = service.blob_url(adapter, digests.parse(version), path)
     return wire.BlobUrl(url=absolute(request, url))
 
 
-@router.put(_ONE + "/versions/{version}/yank", dependencies=[ADMIN])
-def yank(
-    service: ServiceDep, adapter: AdapterDep, version: str, body: wire.YankRequest
-) -> wire.Version:
+@router.put(_ONE + "/versions/{version}/yank")
+def yank(service: Admin, adapter: AdapterDep, version: str, body: wire.YankRequest) -> wire.Version:
     """Withdraw a version from ``latest``, or bring it back."""
     return service.yank(adapter, digests.parse(version), body.reason)
 
 
-@router.put(_ONE + "/aliases/{alias}", dependencies=[PUSH])
+@router.put(_ONE + "/aliases/{alias}")
 def set_alias(
-    service: ServiceDep, adapter: AdapterDep, alias: str, body: wire.AliasRequest
+    service: Pusher, adapter: AdapterDep, alias: str, body: wire.AliasRequest
 ) -> wire.AliasMove:
     """Move an alias by compare-and-set."""
     return service.set_alias(adapter, alias, body)
 
 
-@router.delete(_ONE + "/aliases/{alias}", dependencies=[PUSH], status_code=204)
-def delete_alias(service: ServiceDep, adapter: AdapterDep, alias: str, expected: str) -> Response:
+@router.delete(_ONE + "/aliases/{alias}", status_code=204)
+def delete_alias(service: Pusher, adapter: AdapterDep, alias: str, expected: str) -> Response:
     """Remove an alias that names ``expected`` now."""
     service.delete_alias(adapter, alias, expected)
     return Response(status_code=204)

@@ -11,6 +11,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from rankloom import ref as refs
 from rankloom.ref import AdapterName
 from rankloom_server import auth
+from rankloom_server.access import Actor, Scope
 from rankloom_server.service import Service
 
 if TYPE_CHECKING:
@@ -36,16 +37,30 @@ def _adapter(namespace: str, name: str) -> AdapterName:
 AdapterDep = Annotated[AdapterName, Depends(_adapter)]
 
 
-def _require(scope: auth.Scope) -> Callable[[Service, HTTPAuthorizationCredentials | None], None]:
-    def check(service: ServiceDep, bearer: Bearer) -> None:
-        auth.check(service.engine, bearer.credentials if bearer else None, scope)
+def _actor(request: Request, service: ServiceDep, bearer: Bearer) -> Actor:
+    token = bearer.credentials if bearer else None
+    return auth.identify(service.engine, token, request.state.request_id)
+
+
+def _require(scope: Scope) -> Callable[[Request, Service, Actor], Service]:
+    """Return what gives a route the service as the caller may use it, or refuses.
+
+    The scope is needed in the namespace of the route's path; where it names none, in any.
+    """
+
+    def check(
+        request: Request, service: ServiceDep, actor: Annotated[Actor, Depends(_actor)]
+    ) -> Service:
+        namespace = request.path_params.get("namespace")
+        auth.authorise(service.engine, actor, scope, namespace)
+        return service.for_actor(actor)
 
     return check
 
 
-READ = Depends(_require(auth.Scope.READ))
-PUSH = Depends(_require(auth.Scope.PUSH))
-ADMIN = Depends(_require(auth.Scope.ADMIN))
+Reader = Annotated[Service, Depends(_require(Scope.READ))]
+Pusher = Annotated[Service, Depends(_require(Scope.PUSH))]
+Admin = Annotated[Service, Depends(_require(Scope.ADMIN))]
 
 
 def absolute(request: Request, url: str) -> str:

@@ -93,6 +93,36 @@ class HttpRegistry:
         """Return all bases."""
         return self._send(wire.BaseList, "GET", "/bases").items
 
+    def create_token(self, request: wire.TokenRequest) -> wire.NewToken:
+        """Make a token."""
+        return self._send(wire.NewToken, "POST", "/tokens", request)
+
+    def list_tokens(self) -> wire.TokenList:
+        """Return the tokens that open only what the caller administers."""
+        return self._send(wire.TokenList, "GET", "/tokens")
+
+    def revoke_token(self, name: str) -> None:
+        """End a token's life."""
+        self._request("DELETE", f"/tokens/{quote(name, safe='')}")
+
+    def namespace_rules(self, namespace: str) -> wire.NamespaceRules:
+        """Return what is said about a namespace as a whole."""
+        return self._send(wire.NamespaceRules, "GET", f"/namespaces/{namespace}/rules")
+
+    def set_namespace_rules(
+        self, namespace: str, rules: wire.NamespaceRules
+    ) -> wire.NamespaceRules:
+        """Set what is said about a namespace as a whole."""
+        return self._send(wire.NamespaceRules, "PUT", f"/namespaces/{namespace}/rules", rules)
+
+    def audit_log(
+        self, *, namespace: str | None = None, before: int | None = None, limit: int = 100
+    ) -> wire.AuditPage:
+        """Return lines of the audit log, newest first."""
+        params = {"before": before, "limit": limit}
+        where = f"/namespaces/{namespace}/audit" if namespace else "/audit"
+        return self._send(wire.AuditPage, "GET", where, params=params)
+
     def close(self) -> None:
         """Close the connections."""
         self._http.close()

@@ -10,9 +10,14 @@ if TYPE_CHECKING:
         AdapterDetail,
         AliasMove,
         AliasRequest,
+        AuditPage,
         BaseRecord,
+        NamespaceRules,
+        NewToken,
         Page,
         ResolvedVersion,
+        TokenList,
+        TokenRequest,
         Upload,
         UploadRequest,
         Version,
@@ -62,6 +67,26 @@ class Registry(Protocol):
 
     def list_bases(self) -> tuple[BaseRecord, ...]:
         """Return all bases in name order, without their tensors."""
+
+    def create_token(self, request: TokenRequest) -> NewToken:
+        """Make a token; the caller must administer every namespace that it opens."""
+
+    def list_tokens(self) -> TokenList:
+        """Return the tokens that open only what the caller administers."""
+
+    def revoke_token(self, name: str) -> None:
+        """End a token's life."""
+
+    def namespace_rules(self, namespace: str) -> NamespaceRules:
+        """Return what is said about a namespace as a whole."""
+
+    def set_namespace_rules(self, namespace: str, rules: NamespaceRules) -> NamespaceRules:
+        """Set what is said about a namespace as a whole."""
+
+    def audit_log(
+        self, *, namespace: str | None = None, before: int | None = None, limit: int = 100
+    ) -> AuditPage:
+        """Return lines of the audit log, newest first, those older than line ``before``."""
 
     def close(self) -> None:
         """Let go of connections."""

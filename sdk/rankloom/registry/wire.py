@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from rankloom import ref
 from rankloom.finding import Severity
@@ -148,6 +148,63 @@ class YankRequest(Message):
     """Withdraw a version from resolution; ``None`` brings it back."""
 
     reason: str | None = Field(default=None, max_length=1000)
+
+
+class TokenRequest(Message):
+    """Make a token; ``grants`` are ``read``, ``push``, ``admin``, or e.g. ``push:acme``."""
+
+    name: Name
+    grants: Annotated[tuple[str, ...], Field(min_length=1, max_length=100)]
+    expires_at: AwareDatetime | None = None
+
+
+class NewToken(Message):
+    """A token that was just made; it is never shown again."""
+
+    name: str
+    token: str
+
+
+class TokenRecord(Message):
+    """What is known of a token, but not the token itself."""
+
+    name: str
+    grants: tuple[str, ...]
+    created_at: datetime
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+    last_used_at: datetime | None = None
+
+
+class TokenList(Message):
+    """Tokens in name order."""
+
+    items: tuple[TokenRecord, ...]
+
+
+class NamespaceRules(Message):
+    """What is said about a namespace as a whole; these defaults hold where nothing is said."""
+
+    anonymous_read: bool = False
+
+
+class AuditEntry(Message):
+    """One line of the audit log: who changed what and when."""
+
+    id: int
+    at: datetime
+    actor: str
+    action: str
+    namespace: str | None = None
+    subject: str
+    detail: dict[str, Any] = Field(default_factory=dict)
+    request_id: str | None = None
+
+
+class AuditPage(Message):
+    """Lines of the audit log, newest first."""
+
+    items: tuple[AuditEntry, ...]
 
 
 class BlobUrl(Message):

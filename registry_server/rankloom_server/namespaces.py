@@ -1,0 +1,52 @@
+"""What is said about a namespace as a whole; one about which nothing is said is private."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from rankloom.registry.wire import NamespaceRules
+from rankloom_server import audit, db
+from rankloom_server.models import NAMESPACE
+
+if TYPE_CHECKING:
+    from rankloom_server.access import Actor
+
+PUBLIC = sa.select(NAMESPACE.c.name).where(NAMESPACE.c.anonymous_read)
+"""Names of the namespaces that everybody may read."""
+
+
+def is_public(connection: sa.Connection, namespace: str | None) -> bool:
+    """Say whether everybody may read a namespace; without one, whether there is any such."""
+    statement = PUBLIC if namespace is None else PUBLIC.where(NAMESPACE.c.name == namespace)
+    return connection.execute(statement.limit(1)).first() is not None
+
+
+def get(connection: sa.Connection, namespace: str) -> NamespaceRules:
+    """Return the rules of a namespace."""
+    statement = sa.select(NAMESPACE).where(NAMESPACE.c.name == namespace)
+    row = connection.execute(statement).mappings().one_or_none()
+    if row is None:
+        return NamespaceRules()
+    return NamespaceRules.model_validate({name: row[name] for name in NamespaceRules.model_fields})
+
+
+def put(
+    connection: sa.Connection, actor: Actor, namespace: str, rules: NamespaceRules
+) -> NamespaceRules:
+    """Set the rules of a namespace."""
+    values = rules.model_dump()
+    statement = db.insert(connection, NAMESPACE).values(name=namespace, **values)
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=[NAMESPACE.c.name], set_=values)
+    )
+    audit.record(
+        connection,
+        actor,
+        "namespace.rules",
+        namespace=namespace,
+        subject=namespace,
+        detail=rules.model_dump(mode="json", exclude_defaults=True),
+    )
+    return rules

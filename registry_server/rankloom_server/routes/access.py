@@ -1,0 +1,67 @@
+"""Tokens, the rules of namespaces, and the audit log."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from rankloom import ref as refs
+from rankloom.registry import wire
+from rankloom_server.access import EVERYWHERE, Scope
+from rankloom_server.audit import MAX_PAGE
+from rankloom_server.auth import authorise
+from rankloom_server.routes.deps import Admin
+
+router = APIRouter(tags=["access"])
+Before = Annotated[int | None, Query(ge=1, lt=1 << 63)]
+Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
+
+
+@router.post("/tokens", status_code=201)
+def create_token(service: Admin, body: wire.TokenRequest) -> wire.NewToken:
+    """Make a token; it is shown in this answer only."""
+    return service.create_token(body)
+
+
+@router.get("/tokens")
+def list_tokens(service: Admin) -> wire.TokenList:
+    """List the tokens that open only namespaces which the caller administers."""
+    return service.list_tokens()
+
+
+@router.delete("/tokens/{name}", status_code=204)
+def revoke_token(service: Admin, name: str) -> Response:
+    """End a token's life."""
+    service.revoke_token(name)
+    return Response(status_code=204)
+
+
+@router.get("/namespaces/{namespace}/rules")
+def namespace_rules(service: Admin, namespace: str) -> wire.NamespaceRules:
+    """Return what is said about a namespace as a whole."""
+    return service.namespace_rules(refs.check_name(namespace, "namespace"))
+
+
+@router.put("/namespaces/{namespace}/rules")
+def set_namespace_rules(
+    service: Admin, namespace: str, body: wire.NamespaceRules
+) -> wire.NamespaceRules:
+    """Set what is said about a namespace as a whole."""
+    return service.set_namespace_rules(refs.check_name(namespace, "namespace"), body)
+
+
+@router.get("/namespaces/{namespace}/audit")
+def namespace_audit(
+    service: Admin, namespace: str, before: Before = None, limit: Limit = 100
+) -> wire.AuditPage:
+    """Return what was changed in a namespace, newest first."""
+    known = refs.check_name(namespace, "namespace")
+    return service.audit_log(namespace=known, before=before, limit=limit)
+
+
+@router.get("/audit")
+def audit(service: Admin, before: Before = None, limit: Limit = 100) -> wire.AuditPage:
+    """Return what was changed anywhere, newest first; only for who administers everything."""
+    authorise(service.engine, service.actor, Scope.ADMIN, EVERYWHERE)
+    return service.audit_log(before=before, limit=limit)
