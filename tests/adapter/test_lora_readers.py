@@ -214,7 +214,7 @@ def test_each_broken_tensor_gets_its_rule(
         ("CFG009", {"layer_replication": [[0, 2], [1, 2]]}),
         ("CFG012", {"alora_invocation_tokens": [1]}),
         ("CFG012", {"arrow_config": {"top_k": 2}}),
-        ("CFG012", {"use_qalora": True}),
+        ("CFG012", {"use_qalora": True, "qalora_group_size": 1}),
         ("CFG012", {"enable_lora": [True, False, True]}),
         ("CFG010", {"init_lora_weights": "olora", "fan_in_fan_out": True}),
         ("CFG010", {"init_lora_weights": "pissa", "target_parameters": ["q_proj.weight"]}),
@@ -229,6 +229,15 @@ def test_options_that_cannot_be_applied_are_refused_with_the_next_step(
     assert isinstance(error, UnsupportedAdapterError) == (rule != "CFG001")
     assert any(name in error.message for name in fields)
     assert error.hint
+
+
+def test_qalora_means_the_shape_that_its_factors_have(tmp_path: Path) -> None:
+    """On a quantised layer A has a column for each group, so that no unquantised base fits it."""
+    targets, plain = (
+        reader.read(adapter(tmp_path / name, **options)).targets
+        for name, options in (("a", {"use_qalora": True}), ("b", {}))
+    )
+    assert [one.change.shape for one in targets] == [one.change.shape for one in plain]
 
 
 def test_a_grouped_convolution_says_why(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ IGNORED: Mapping[str, str] = {
     "loftq_config": "how A and B began; matters with init_lora_weights='loftq' only",
     "lora_ga_config": "how A and B began; matters with init_lora_weights='lora_ga' only",
     "merge_weights": "an option of PEFT 0.2 for its own modules",
-    "qalora_group_size": "matters with use_qalora only",
+    "qalora_group_size": "matters on quantised layers only, and the shapes tell",
 }
 """Fields that do not change what the saved tensors mean, and why not."""
 
@@ -125,11 +125,6 @@ REFUSED: Mapping[str, tuple[str, str, str]] = {
         "CFG012",
         "chooses among other adapters token by token, so its effect is no change of a weight",
         "compose the adapters that it chooses from, each with a weight",
-    ),
-    "use_qalora": (
-        "CFG012",
-        "adds to means of the inputs of a quantised layer, which PEFT cannot merge either",
-        "train LoRA on the unquantised base",
     ),
     "enable_lora": (
         "CFG012",

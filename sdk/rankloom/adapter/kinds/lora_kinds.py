@@ -14,6 +14,7 @@ from rankloom.adapter.kinds import (
     lora_conv,
     lora_embedding,
     lora_parameters,
+    qalora,
     residual_init,
     tokens,
     training_state,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from rankloom.adapter.kinds.reading import Reader
 
 READERS: tuple[Reader, ...] = (
+    qalora.read,
     lora_bias.read,
     residual_init.read,
     dora.read,
@@ -42,6 +44,7 @@ OPTIONS: frozenset[str] = frozenset(
     [
         *("use_dora", "lora_bias", "kasa_config", "use_bdlora", "target_parameters"),
         *("velora_config", "monteclora_config", "trainable_token_indices", "ensure_weight_tying"),
+        qalora.OPTION,
     ]
 )
 """Options that some of them understands, out of ``fields.OPTIONS``.

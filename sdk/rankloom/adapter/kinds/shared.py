@@ -36,8 +36,8 @@ def lacks(tensors: Mapping[str, TensorEntry], option: str, what: str) -> Reading
         what: the tensors that are missing.
     """
     message = (
-        f"the file holds no {what}: PEFT draws them from a seed in the order and for the sizes of "
-        f"the model's modules ({option} is false)"
+        f"the file holds no {what}: PEFT draws them from a seed, in the order and for the sizes of "
+        f"the model's modules, and rounds them as it has loaded the base ({option} is false)"
     )
     fix = f"load the adapter with PEFT, set {option}=True in its config and save it again"
     return Reading((), frozenset(tensors), (Finding("CFG012", message, where=option, fix=fix),))
