@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rankloom import digest
 from rankloom.errors import BackendUnavailableError, RankloomWarning
 from rankloom.recipe.checks import check_target_base, common_base
 from rankloom.recipe.locking import lock
@@ -46,6 +47,7 @@ def compose(
     cache: Path | None = None,
     wanted: Manifest | None = None,
     dtype: str | None = None,
+    allow_no_effect: bool = False,
 ) -> Composition:
     """Compose resolved adapters; only headers are read.
 
@@ -62,6 +64,7 @@ def compose(
         cache: folder in which fingerprints of bases are remembered.
         wanted: the record that it must have once it is saved.
         dtype: of a checkpoint that it is applied to, if nothing else is said there.
+        allow_no_effect: warn, instead of raising, where an adapter or all of them change nothing.
 
     Raises:
         RefError: unknown method, parameter or rank; the weights are not one for each part, or all
@@ -87,6 +90,7 @@ def compose(
         cache=cache,
         wanted=wanted,
         dtype=dtype,
+        allow_no_effect=allow_no_effect,
     )
 
 
@@ -99,6 +103,7 @@ class Composition:
         lock: digests, weights and algorithm: everything that decides the bytes of the result.
         base: identity of the base that the adapters were made for, if any of them records it.
         dtype: of a checkpoint that it is applied to, if the recipe says it.
+        allow_no_effect: warn, instead of raising, where an adapter or all of them change nothing.
     """
 
     def __init__(
@@ -112,10 +117,11 @@ class Composition:
         cache: Path | None = None,
         wanted: Manifest | None = None,
         dtype: str | None = None,
+        allow_no_effect: bool = False,
     ) -> None:
         self.parts, self.plan, self.lock, self.base = parts, plan, lock, base
         self._publisher, self._cache, self._wanted = publisher, cache, wanted
-        self.dtype = dtype
+        self.dtype, self.allow_no_effect = dtype, allow_no_effect
         self._computed: tuple[tuple[TargetChange, ...], Losses] | None = None
 
     def __repr__(self) -> str:
@@ -133,7 +139,8 @@ class Composition:
         Methods that look into the deltas, and ``rank``, read factors here, once.
 
         Raises:
-            AdapterError: a factor cannot be read, or holds NaN or infinity.
+            AdapterError: a factor cannot be read, or holds NaN or infinity; or an adapter has no
+                effect on a target.
             IncompatibleError: the method is not defined for these deltas.
         """
         return self._compute()[0]
@@ -145,8 +152,11 @@ class Composition:
 
     def _compute(self) -> tuple[tuple[TargetChange, ...], Losses]:
         from rankloom.compose.compute import compute
+        from rankloom.recipe.effect import find_no_effect
 
         if self._computed is None:
+            for finding in find_no_effect(self.plan, allow=self.allow_no_effect):
+                warnings.warn(RankloomWarning(str(finding)), stacklevel=3)
             self._computed = compute(self.plan, [part.digest for part in self.parts])
         return self._computed
 
@@ -210,6 +220,8 @@ class Composition:
         Raises:
             IncompatibleError: another base than the adapters', or one that they do not fit.
             ConflictError: ``output`` exists and is not an empty folder; nothing was written.
+            AdapterError: an adapter, or what is added to a tensor, has no effect.
+            IntegrityError: what was written is not what the adapters give; nothing was kept.
         """
         from rankloom.apply.checkpoint import apply_to_checkpoint
         from rankloom.base.fingerprint import fingerprint
@@ -228,6 +240,8 @@ class Composition:
             expected=self.base,
             found=found,
             dtype=dtype or self.dtype,
+            seed=digest.of_json(self.lock.to_json()),
+            allow_no_effect=self.allow_no_effect,
             progress=progress,
         )
 

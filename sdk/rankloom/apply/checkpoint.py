@@ -15,6 +15,7 @@ from rankloom.apply.folder import (
 )
 from rankloom.apply.identity import check_identity
 from rankloom.apply.place import place
+from rankloom.apply.replay import check_effect, replay
 from rankloom.apply.report import ApplyReport
 from rankloom.apply.steps import plan_shard
 from rankloom.apply.workers import workers
@@ -44,12 +45,15 @@ def apply_to_checkpoint(
     expected: Fingerprint | None = None,
     found: Fingerprint | None = None,
     dtype: str | None = None,
+    seed: str = "",
+    allow_no_effect: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> ApplyReport:
     """Write ``W ← round(W + ΔW)`` for every changed tensor, and everything else as it is.
 
     Each sum is accumulated in float32 (float64 where a float64 tensor takes part) and rounded
-    once. Tensors that nothing is added to are copied byte for byte. The output folder appears
+    once. Tensors that nothing is added to are copied byte for byte. What was written is read again
+    and compared, tile by tile, with what the changes give in float64. The output folder appears
     complete, or not at all.
 
     Args:
@@ -59,9 +63,13 @@ def apply_to_checkpoint(
         expected: identity of the base that the changes were made for.
         found: identity of ``base``.
         dtype: ``"float32"``, ``"bfloat16"``, …: convert all floating tensors; default: keep.
+        seed: what decides which tiles are compared.
+        allow_no_effect: let tensors pass that keep every bit though something is added to them.
         progress: called with (bytes written, bytes to write).
 
     Raises:
+        AdapterError: what is added to a tensor vanishes when it is rounded to its dtype.
+        IntegrityError: a compared value is another than was written; nothing was kept.
         ConflictError: ``out`` exists and is not an empty folder.
         IncompatibleError: another base; a parameter that it does not have, or in another shape,
             or quantised; or values overflow the new dtype.
@@ -92,9 +100,12 @@ def apply_to_checkpoint(
             rewrite_dtype(folder, CODES[chosen])
         if any(plan.prefix for plan in plans):
             rewrite_index(folder, {item.name: item.file.name for item in placed}, _nbytes(plans))
+        if not allow_no_effect:
+            check_effect(placed, unchanged)
+        replayed = replay(placed, folder, seed)
         written = sum(path.stat().st_size for path in folder.iterdir())
     seconds = time.perf_counter() - began
-    return ApplyReport(len(placed), unchanged, written, seconds)
+    return ApplyReport(len(placed), unchanged, replayed, written, seconds)
 
 
 def _of_file(header: Header, placed: Sequence[Placed]) -> dict[str, Placed]:

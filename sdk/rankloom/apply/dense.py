@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rankloom.apply.narrow import narrow
+from rankloom.apply.narrow import box_of_rows, cut
 from rankloom.apply.transfer import read_into, view_bytes
 from rankloom.base.pieces import parameter_shape
 from rankloom.change.dense import Dense
@@ -18,6 +18,7 @@ from rankloom.tensorfile.index import index
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from rankloom.apply.narrow import Slab
     from rankloom.apply.placed import Contribution
     from rankloom.base.model import Piece
     from rankloom.tensorfile.header import TensorEntry
@@ -70,15 +71,39 @@ class Slabs:
         """
         before = weight.double()
         total = before.clone()
+        stop = start + (weight.shape[0] if weight.dim() else 1)
+        self.add_(total, before, box_of_rows(weight.shape, start, stop))
+        result.copy_(total)
+
+    def add_(
+        self,
+        total: torch.Tensor,
+        before: torch.Tensor,
+        box: Sequence[range],
+        magnitude: torch.Tensor | None = None,
+    ) -> None:
+        """Turn W into W′ on a box of the stored tensor.
+
+        Args:
+            total: the box, float64; holds W.
+            before: the same values, float64.
+            box: where it is, a range on each axis.
+            magnitude: what the sizes of all summands are added to.
+        """
         for one, dense in self._items:
-            slab = narrow(one, start, start + (weight.shape[0] if weight.dim() else 1))
+            slab = cut(one, box)
             if slab is None:
                 continue
-            new, old = total[index(slab.region)], before[index(slab.region)]
-            if slab.transposed:
-                new, old = new.mT, old.mT
+            tensors = (total, before) if magnitude is None else (total, before, magnitude)
+            new, old, *sizes = (_oriented(tensor, slab) for tensor in tensors)
             dense.add_(new, old, slab.part)
-        result.copy_(total)
+            for size in sizes:
+                dense.add_magnitude_(size, slab.part)
+
+
+def _oriented(tensor: torch.Tensor, slab: Slab) -> torch.Tensor:
+    values = tensor[index(slab.region)]
+    return values.mT if slab.transposed else values
 
 
 def _dense(one: Contribution, read: Read, device: torch.device | str) -> Dense:

@@ -13,12 +13,14 @@ class ApplyReport:
         targets: number of base tensors that something was added to.
         unchanged: names of those targets that kept every bit, because what was added is zero or
             vanishes in the rounding to the tensor's dtype.
+        replayed: number of tensors of which a tile was computed again and found as written.
         nbytes: size of all files written.
         seconds: wall time.
     """
 
     targets: int
     unchanged: tuple[str, ...]
+    replayed: int
     nbytes: int
     seconds: float
 

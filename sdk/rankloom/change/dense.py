@@ -84,6 +84,29 @@ class Dense:
             elif isinstance(change, Computed):
                 total += item.weight * self._delta(number, change)[index(part)]
 
+    def add_magnitude_(self, total: torch.Tensor, part: Spans) -> None:
+        """Add the size of what :meth:`add_` sums up, which rounding errors are a share of.
+
+        Semantics: ``total ← total + Σ |weightᵢ|·(|Bᵢ|·|Aᵢ|)``, and the absolute values of what is
+        no product.
+
+        Args:
+            total: the part, float64.
+            part: which part of the parameter it is.
+        """
+        for number, item in enumerate(self._formula.terms):
+            change = item.change
+            if isinstance(change, LowRank | ExpertLowRank | Product):
+                total += abs(item.weight) * self._product(number, change, part, absolute=True)
+            elif isinstance(change, ByRows):
+                delta = self._portions.setdefault(number, Portions(change)).part(part)
+                total += abs(item.weight) * delta.to(self._device).abs()
+            elif isinstance(change, Computed):
+                total += abs(item.weight) * self._delta(number, change)[index(part)].abs()
+            else:
+                where, values = _in_place(change, part)
+                total[where] += abs(item.weight) * values.to(self._device).abs()
+
     def _replace(self, total: torch.Tensor, weight: torch.Tensor, part: Spans) -> None:
         """Put in what replaces: ``(1 − Σ wᵢ)·W + Σ wᵢ·Rᵢ``, which for weight 1 is R exactly."""
         found = [
@@ -101,17 +124,30 @@ class Dense:
             total[where] += share * values.to(self._device)
 
     def _product(
-        self, number: int, change: LowRank | ExpertLowRank | Product, part: Spans
+        self,
+        number: int,
+        change: LowRank | ExpertLowRank | Product,
+        part: Spans,
+        *,
+        absolute: bool = False,
     ) -> torch.Tensor:
-        """Return scale · B·A on a part, expert by expert where there are experts."""
+        """Return scale · B·A on a part, expert by expert where there are experts.
+
+        With ``absolute`` it is |scale| · |B|·|A|.
+        """
         if len(part) == 3 and isinstance(part[0], range):
-            found = [self._product(number, change, (one, *part[1:])) for one in part[0]]
+            found = [
+                self._product(number, change, (one, *part[1:]), absolute=absolute)
+                for one in part[0]
+            ]
             nothing = torch.zeros(sizes(part), dtype=torch.float64, device=self._device)
             return torch.stack(found) if found else nothing
         b, a, scale = self._matrix(number, change, part[:-2])
         # An int keeps its axis until the product is made.
         rows, columns = (slice(n, n + 1) if isinstance(n, int) else n for n in index(part[-2:]))
-        return (scale * (b[rows] @ a[:, columns])).view(sizes(part[-2:]))
+        b, a = b[rows], a[:, columns]
+        product = abs(scale) * (b.abs() @ a.abs()) if absolute else scale * (b @ a)
+        return product.view(sizes(part[-2:]))
 
     def _matrix(
         self, number: int, change: LowRank | ExpertLowRank | Product, expert: Spans

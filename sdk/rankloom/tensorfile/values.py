@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 CHUNK = 4 << 20
 """Bytes per read: long enough for full disk and hash speed; a multiple of every value's size."""
 
+_PROBE = 1 << 14
+"""Bytes per read where the first few mostly decide."""
+
 _NATIVE = {
     "BOOL": "?",
     "U8": "u1",
@@ -62,6 +65,17 @@ def load_numpy(entry: TensorEntry) -> npt.NDArray[Any]:
             raise _shortened(entry)
     values: npt.NDArray[Any] = decode(memoryview(raw), entry.dtype, entry.name)
     return np.reshape(values, entry.shape)
+
+
+def load_bits(entry: TensorEntry) -> npt.NDArray[np.unsignedinteger[Any]]:
+    """Return the bits of a tensor's values, whatever they mean, as unsigned integers.
+
+    Raises:
+        IntegrityError: the file became shorter since its header was read.
+    """
+    raw = b"".join(bytes(view) for view in raw_chunks(entry))
+    size = len(raw) // max(1, math.prod(entry.shape))
+    return np.frombuffer(raw, f"<u{size}").reshape(entry.shape)
 
 
 def decode(raw: memoryview, dtype: str, name: str = "tensor") -> npt.NDArray[Any]:
@@ -188,5 +202,5 @@ def _finite(view: memoryview, dtype: str) -> bool:
 
 
 def is_zero(entry: TensorEntry) -> bool:
-    """Tell whether every value is zero (of either sign), in bounded memory."""
-    return not any(decode(view, entry.dtype).any() for view in raw_chunks(entry))
+    """Tell whether every value is zero (of either sign); reading ends where one is not."""
+    return not any(decode(view, entry.dtype).any() for view in raw_chunks(entry, _PROBE))
