@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from torch import nn
+
     from rankloom.adapter.reader import Adapter
     from rankloom.compose.interference.report import InterferenceReport
     from rankloom.composition import Composition, Part
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
         ResolvedVersion,
         Version,
     )
+    from rankloom.tune.trial import Trial
+    from rankloom.tune.tuned import Tuned
     from rankloom.validate import Report
 
     Progress = Callable[[int, int], None]
@@ -386,6 +390,88 @@ class Client:
         parts = [self._part(item) for item in pinned(refs, lock)]
         check_parts(parts, lock)
         return self._compose(parts, known=record.base, wanted=record, **arguments(lock))
+
+    def tune(
+        self,
+        refs: Sequence[PathLike],
+        *,
+        evaluate: Callable[[Any], object],
+        base: PathLike | None = None,
+        model: nn.Module | None = None,
+        held_out: Callable[[Any], object] | None = None,
+        method: str = "exact",
+        rank: object = None,
+        groups: Sequence[str] = (),
+        bands: int = 1,
+        grid: Sequence[float] = (),
+        bounds: tuple[float, float] = (0.0, 1.5),
+        trials: int | None = None,
+        seed: int = 0,
+        journal: PathLike | None = None,
+        checkpoints: bool = False,
+        progress: Callable[[Trial], None] | None = None,
+        **parameters: object,
+    ) -> Tuned:
+        """Find the weights of a composition on a dev set; see ``docs/tune.md``.
+
+        The base as it is and each adapter alone are scored first, for comparison. The model is
+        never loaded again, and has its own bits again after each trial.
+
+        Args:
+            refs: refs or folders.
+            evaluate: scores a model on the dev set: a number, or better one for each example, of
+                which intervals can be told. Higher is better. It must give the same score for the
+                same model.
+            base: the base's folder. It is loaded by transformers as the class that its config
+                names, unless there is a ``model``.
+            model: the base as a live model.
+            held_out: the same on examples that had no part in the search; it scores what was found
+                and what that is compared with.
+            method: how deltas are combined, as of :meth:`compose`.
+            rank: what compositions are brought to.
+            groups: texts in the names of targets, each of which gets a weight of its own, as do
+                all other targets.
+            bands: cut each group into as many bands of layers, each with a weight of its own.
+            grid: try every combination of these weights; empty: search by CMA-ES.
+            bounds: lowest and highest weight of the search.
+            trials: how many compositions are scored at most; ``None``: 30, or all of a grid.
+            seed: of the search.
+            journal: a file that keeps every score; the same call with it goes on where it was.
+            checkpoints: ``evaluate`` gets the folder of a merged checkpoint, not a model.
+            progress: called after each trial.
+            parameters: of the method.
+
+        Returns:
+            The best composition, all trials, and whether it beats the best without all adapters.
+
+        Raises:
+            EvaluationError: a score is NaN or none; the message names the trial.
+            ConflictError: the journal is of another search, or of another evaluation.
+            RefError: groups, bands, grid or bounds make no sense; or as of :meth:`compose`.
+            IncompatibleError: the adapters do not fit each other, or the base.
+        """
+        from rankloom.tune.recipe import Combined, pinned
+        from rankloom.tune.search import Settings
+        from rankloom.tune.stage import make_stage
+        from rankloom.tune.start import tune
+
+        parts = [self._part(item) for item in refs]
+        known = None if base is None else self._base(base)
+        where = Path(base) if base is not None and bases.is_folder(base) else None
+        named = {name.removesuffix("_"): value for name, value in parameters.items()}
+        found = [pinned(item, part.digest) for item, part in zip(refs, parts, strict=True)]
+        return tune(
+            parts,
+            Combined(tuple(found), where or (str(base) if base else None), method, named, rank),
+            make_stage(where, model, checkpoints=checkpoints),
+            Settings(tuple(groups), bands, tuple(grid), bounds, trials, seed),
+            {"dev": evaluate, **({"held_out": held_out} if held_out else {})},
+            base=known.fingerprint if known else None,
+            base_names=tuple(known.model.tensors) if known else (),
+            options={"publisher": self._publish, "cache": self.settings.cache_dir / bases.CACHE},
+            journal=None if journal is None else Path(journal),
+            progress=progress,
+        )
 
     # --- inside --------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@
     │   ├── AuthError             9 / 401
     │   ├── ForbiddenError        9 / 403
     │   └── RateLimitError        3 / 429
+    ├── EvaluationError           3 / 422   the caller's evaluation of a model gave no score
     └── BackendUnavailableError  10 / 501   something that the step needs is not installed
 
 The first number is the exit code of ``loractl``, the second the HTTP status of the registry.
@@ -132,6 +133,12 @@ class RateLimitError(RegistryError):
     """Too many requests."""
 
     code, exit_code, http_status = "rate-limited", 3, 429
+
+
+class EvaluationError(RankloomError):
+    """What the caller evaluates models with failed, or gave no score."""
+
+    code, exit_code, http_status = "evaluation-failed", 3, 422
 
 
 class BackendUnavailableError(RankloomError):

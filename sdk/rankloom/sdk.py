@@ -33,6 +33,7 @@ push = _default.push
 resolve = _default.resolve
 show = _default.show
 show_base = _default.show_base
+tune = _default.tune
 unyank = _default.unyank
 validate = _default.validate
 yank = _default.yank
@@ -53,6 +54,7 @@ __all__ = [
     "resolve",
     "show",
     "show_base",
+    "tune",
     "unyank",
     "validate",
     "yank",

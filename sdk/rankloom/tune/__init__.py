@@ -1,0 +1,1 @@
+"""Weights that are found on a dev set instead of guessed."""
