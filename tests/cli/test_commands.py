@@ -43,7 +43,7 @@ def test_json_is_for_machines(run: Run) -> None:
     assert answer(run("base", "show", "base", "--json"))["fingerprint"] == answer(
         run("base", "fingerprint", "base", "--json")
     )
-    report = answer(run("validate", "zh", "--against", "./base", "--json"))[0]
+    report = answer(run("validate", "zh", "--against", "./base", "--json"))["adapters"][0]
     assert (report["ok"], report["level"], report["adapter"]) == (True, "exact", "zh")
     applied = answer(run("apply", "zh", "--base", "base", "-o", "merged", "--json"))
     assert applied["targets"] == 2

@@ -2,88 +2,79 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 import click
 
-from loractl import options, output
-from loractl.failures import show
-from rankloom.errors import NotFoundError, RankloomError, RefError
+from loractl.validation.outputs import FORMATS
+from loractl.validation.settings import FAIL_ON, LEVELS, Settings
 
-if TYPE_CHECKING:
-    from rankloom.validate import Report
+_FILE = click.Path(path_type=Path, dir_okay=False)
 
-_COULD_NOT_CHECK = 3
+
+def _rules(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(rule.strip().upper() for text in given for rule in text.split(",") if rule.strip())
 
 
 @click.command()
 @click.argument("adapters", nargs=-1, required=True, metavar="REF|DIR...")
 @click.option("--against", metavar="DIR|NAME", help="The base that they must fit.")
 @click.option("--headers-only", is_flag=True, help="Do not read values; the report says so.")
-@options.as_json
-@click.pass_context
+@click.option("--level", type=click.Choice(LEVELS), help="How well the base must be known.")
+@click.option(
+    "--select",
+    multiple=True,
+    callback=_rules,
+    metavar="ID,…",
+    help="Only these; all must be checked.",
+)
+@click.option("--ignore", multiple=True, callback=_rules, metavar="ID,…", help="All but these.")
+@click.option("--fail-on", type=click.Choice(FAIL_ON), help="What ends with 1 (default: error).")
+@click.option("--baseline", type=_FILE, help="Known findings, which do not count.")
+@click.option("--write-baseline", type=_FILE, help="Write all findings there, and end with 0.")
+@click.option("--format", "kind", type=click.Choice(FORMATS), help="What is printed.")
+@click.option(
+    "-o",
+    "--output",
+    "files",
+    multiple=True,
+    metavar="[FORMAT=]FILE",
+    help="Write it there; several formats by several of these.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Short for --format json.")
 def validate(
-    ctx: click.Context,
     adapters: tuple[str, ...],
-    against: str | None,
+    kind: str | None,
+    files: tuple[str, ...],
+    write_baseline: Path | None,
     *,
-    headers_only: bool,
     as_json: bool,
+    **given: Any,  # noqa: ANN401 - the settings, each checked by click
 ) -> None:
-    """Check adapters, and how they fit a base.
+    r"""Check adapters, and how they fit a base.
 
-    Ends with 0 (sound), 1 (errors found), 2 (wrong usage) or 3 (something could not be checked).
+    Ends with 0 (sound), 1 (errors found), 2 (wrong usage) or 3 (something that was asked for could
+    not be checked).
+
+    \b
+    loractl validate ./out --against ./base
+    loractl validate ./out --select TEN,NUM --output sarif=report.sarif --output junit=report.xml
+
+    The table [tool.loractl.validate] of pyproject.toml, or [validate] of loractl.toml, has the same
+    options for a whole project; the command line wins.
     """
-    try:
-        reports = {name: _check(name, against, headers_only=headers_only) for name in adapters}
-    except RefError:
-        raise
-    except RankloomError as error:
-        show(error)
-        ctx.exit(_COULD_NOT_CHECK)
-    if as_json:
-        output.as_json([{"adapter": name, **report.to_json()} for name, report in reports.items()])
-    else:
-        for name, report in reports.items():
-            _print(name, report)
-    ctx.exit(0 if all(report.ok for report in reports.values()) else 1)
+    from loractl.validation import baseline, outputs, run, settings
+    from rankloom.validate.outcome import Outcome
 
-
-def _check(adapter: str, against: str | None, *, headers_only: bool) -> Report:
-    from rankloom import sdk
-
-    with output.progress("fingerprint") as progress:
-        return sdk.validate(adapter, against=against, headers_only=headers_only, progress=progress)
-
-
-def _print(name: str, report: Report) -> None:
-    verdict = click.style("ok", fg="green") if report.ok else click.style("refused", fg="red")
-    level = f", same base at level {report.level}" if report.level else ""
-    click.echo(f"{name}: {verdict} ({len(report.checked)} rules checked{level})")
-    for finding in report.findings:
-        click.echo(f"  {finding.severity}: {finding}")
-    for rule, reason in report.not_checked.items():
-        click.echo(f"  not checked: {rule} ({reason})")
-
-
-@click.command()
-@click.argument("rule_id", metavar="[ID]", default="")
-@options.as_json
-def rule(rule_id: str, *, as_json: bool) -> None:
-    """Say what a rule demands, why, and how to fix what it finds; without ID: list all rules."""
-    from rankloom.validate import RULES
-
-    chosen = [found for key, found in RULES.items() if rule_id.upper() in {"", key}]
-    if not chosen:
-        message = f"there is no rule {rule_id!r}"
-        raise NotFoundError(message, hint="'loractl rule' lists them all")
-    if as_json:
-        output.as_json([asdict(found) for found in chosen])
-    elif rule_id:
-        found = chosen[0]
-        click.echo(f"{found.id} ({found.severity})  {found.title}")
-        click.echo(f"why: {found.why}\nfix: {found.fix}")
-    else:
-        rows = ((found.id, str(found.severity), found.title) for found in chosen)
-        output.table(("rule", "severity", "demands"), rows)
+    chosen = Settings(**given).over(settings.find(Path.cwd()))
+    planned = outputs.plan("json" if as_json else kind, files)
+    policy = run.policy(chosen, with_baseline=write_baseline is None)
+    outcome = Outcome.of(run.reports(adapters, chosen), policy)
+    if write_baseline:
+        count = baseline.write(write_baseline, outcome)
+        click.echo(f"{write_baseline}: {count} findings", err=True)
+    outputs.write(outcome, planned)
+    click.get_current_context().exit(
+        0 if write_baseline and outcome.exit_code == 1 else outcome.exit_code
+    )

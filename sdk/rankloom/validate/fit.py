@@ -85,11 +85,14 @@ def tied(placed: Placed, base: Base) -> Iterator[Finding]:
     """BASE004: no changed tensor is one that is tied to another, unless both become the same."""
     ties = tying.ties(base)
     shared = ties.keys() | set(ties.values())
-    changed = [
-        target.name
-        for target, piece in placed
-        if piece.entry.name in shared and not isinstance(target.change, Rows)
-    ]
+    # A target that lies in several pieces, or two names of one tensor, are spoken of once.
+    changed = list(
+        dict.fromkeys(
+            target.name
+            for target, piece in placed
+            if piece.entry.name in shared and not isinstance(target.change, Rows)
+        )
+    )
     if changed:
         message = f"the base ties {named(changed)} to another tensor: applying gives both their own"
         yield RULES["BASE004"].finding(message, where=changed[0])
@@ -97,11 +100,11 @@ def tied(placed: Placed, base: Base) -> Iterator[Finding]:
 
 def quantised(placed: Placed) -> Iterator[Finding]:
     """BASE006: the changed tensors hold floats that can be added to."""
-    found = [(t.name, tensor.entry.dtype) for t, tensor in placed]
-    if bad := [(name, dtype) for name, dtype in found if dtype not in FLOATS]:
-        names = named([name for name, _ in bad])
-        message = f"the base stores {names} as {bad[0][1]}: it is quantised"
-        yield RULES["BASE006"].finding(message, where=bad[0][0])
+    stored = [(target.name, piece.entry.dtype) for target, piece in placed]
+    if bad := {name: dtype for name, dtype in stored if dtype not in FLOATS}:
+        first = next(iter(bad))
+        message = f"the base stores {named(list(bad))} as {bad[first]}: it is quantised"
+        yield RULES["BASE006"].finding(message, where=first)
 
 
 def same_base(expected: Fingerprint, found: Fingerprint) -> Iterator[Finding]:

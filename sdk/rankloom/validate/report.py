@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rankloom.adapter.config_reader import raise_for, summary
 from rankloom.errors import IncompatibleError
@@ -28,6 +28,8 @@ class Report:
         checked: ids of the rules that were checked.
         not_checked: ids of the rules that were not, each with the reason.
         level: the level at which the base's fingerprint is the recorded one, if both are known.
+        blocked: ids of ``not_checked`` that were asked for, so that the verdict is open.
+        suppressed: what was found, but is not to count; each with the reason.
     """
 
     subject: str
@@ -35,16 +37,22 @@ class Report:
     checked: tuple[str, ...]
     not_checked: Mapping[str, str] = field(default_factory=dict)
     level: Level | None = None
+    blocked: frozenset[str] = frozenset()
+    suppressed: tuple[tuple[Finding, str], ...] = ()
 
     @property
     def errors(self) -> tuple[Finding, ...]:
         """Findings of severity error."""
-        return tuple(found for found in self.findings if found.severity is Severity.ERROR)
+        return self.of(Severity.ERROR)
 
     @property
     def ok(self) -> bool:
         """Whether there is no error."""
         return not self.errors
+
+    def of(self, severity: Severity) -> tuple[Finding, ...]:
+        """Return the findings of one severity."""
+        return tuple(found for found in self.findings if found.severity is severity)
 
     def raise_for_errors(self) -> None:
         """Raise one error that carries all findings, if any of them is an error.
@@ -61,22 +69,3 @@ class Report:
             words = summary(errors, len(errors), self.subject)
             raise IncompatibleError(**words, findings=self.findings)
         raise_for(self.findings, self.subject)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the report as a JSON value."""
-        return {
-            "ok": self.ok,
-            "level": self.level,
-            "findings": [
-                {
-                    "rule": found.rule,
-                    "severity": found.severity.value,
-                    "message": found.message,
-                    "where": found.where,
-                    "fix": found.fix,
-                }
-                for found in self.findings
-            ],
-            "checked": list(self.checked),
-            "not_checked": dict(self.not_checked),
-        }

@@ -25,6 +25,11 @@ class Rule:
     why: str
     fix: str
 
+    @property
+    def family(self) -> str:
+        """The letters of the id: FMT, CFG, TEN, BASE, NUM, SEC."""
+        return self.id.rstrip("0123456789")
+
     def finding(self, message: str, *, where: str = "", fix: str = "") -> Finding:
         """Return a finding of this rule."""
         return Finding(self.id, message, self.severity, where, fix or self.fix)

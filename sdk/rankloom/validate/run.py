@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,20 +11,22 @@ from rankloom.finding import Finding, Severity
 from rankloom.fingerprint import Fingerprint, Level
 from rankloom.validate import content, fit
 from rankloom.validate.report import Report
+from rankloom.validate.rules import RULES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from rankloom.adapter.reader import Adapter
     from rankloom.base.model import Base
 
-FILES = (
-    *(f"FMT{number:03}" for number in range(1, 17)),
-    *("CFG001", "CFG002", "CFG003", "CFG004", "CFG005", "CFG007", "CFG009", "CFG010", "CFG011"),
-    *("CFG012", "TEN001", "TEN002", "TEN003", "TEN004", "TEN007", "TEN009"),
-    *("SEC001", "SEC002", "SEC003", "SEC004", "SEC010"),
+CONTAINER = tuple(f"FMT{number:03}" for number in range(1, 17))
+CONFIG = (
+    *("CFG001", "CFG002", "CFG003", "CFG004", "CFG005", "CFG009", "CFG010", "CFG011", "CFG012"),
+    *("SEC002", "SEC003", "SEC010"),
 )
-"""Rules that the readers check."""
+TENSORS = ("CFG007", "TEN001", "TEN002", "TEN003", "TEN004", "TEN007", "TEN009")
+FILES = (*CONTAINER, *CONFIG, *TENSORS, "SEC001", "SEC004")
+"""Rules that the readers check: of the tensor file, of the config, of both together."""
 
 _Content = dict[str, "Callable[[Adapter], Iterable[Finding]]"]
 HEADERS: _Content = {
@@ -32,7 +35,10 @@ HEADERS: _Content = {
     "TEN008": content.one_dtype,
 }
 VALUES: _Content = {"NUM001": content.finite, "NUM003": content.not_zero}
-FIT = ("TEN005", "BASE002", "BASE004", "BASE006")
+FIT = ("TEN005", "BASE002", "BASE004", "BASE006", "BASE007")
+_HEADERS_ONLY = "headers only"
+_NO_BASE = "no base was given"
+_UNREADABLE = "the adapter could not be read so far"
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
 
@@ -44,6 +50,7 @@ class _Run:
         self.checked: list[str] = []
         self.not_checked: dict[str, str] = {}
         self.level: Level | None = None
+        self.blocked: set[str] = set()
 
     def check(self, rule: str, findings: Iterable[Finding]) -> None:
         """Note that a rule was checked, and what it found."""
@@ -51,14 +58,36 @@ class _Run:
         self.checked.append(rule)
 
     def skip(self, rules: Iterable[str], reason: str) -> None:
-        """Note that rules were not checked."""
+        """Note that rules were not checked, as nobody asked for it."""
         self.not_checked |= dict.fromkeys(rules, reason)
+
+    def block(self, rules: Sequence[str], reason: str) -> None:
+        """Note that rules were asked for, but could not be checked."""
+        self.skip(rules, reason)
+        self.blocked |= set(rules)
 
     def report(self, subject: Path) -> Report:
         """Return the report, errors first."""
         self.findings.sort(key=lambda found: _ORDER[found.severity])
-        checked = tuple(self.checked)
-        return Report(str(subject), tuple(self.findings), checked, self.not_checked, self.level)
+        return Report(
+            subject=str(subject),
+            findings=tuple(map(_printable, self.findings)),
+            checked=tuple(self.checked),
+            not_checked=self.not_checked,
+            level=self.level,
+            blocked=frozenset(self.blocked),
+        )
+
+
+def _printable(found: Finding) -> Finding:
+    """Escape what a stranger's file could make a terminal or a page do."""
+    if (found.message + found.where).isprintable():
+        return found
+    message, where = (
+        "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+        for text in (found.message, found.where)
+    )
+    return replace(found, message=message, where=where)
 
 
 def validate(
@@ -82,23 +111,61 @@ def validate(
         NotFoundError: there is no such folder.
     """
     run = _Run()
-    run.checked += FILES
     if isinstance(adapter, Path):
         inspection = reader.inspect(adapter)
         run.findings += inspection.findings
         if inspection.adapter is None:
-            rest = (*HEADERS, *VALUES, *FIT, "BASE001", "BASE003")
-            run.skip(rest, "the adapter could not be read")
+            _files_so_far(run)
+            _unread(run, base, headers_only=headers_only)
             return run.report(adapter)
         adapter = inspection.adapter
     else:
         run.findings += adapter.findings
+    run.checked += FILES
     run.findings += content.imported(adapter)
     _content(run, adapter, headers_only=headers_only)
     _fit(run, adapter, base)
     run.check("BASE001", content.base_named(adapter) if not (expected or found) else ())
     _identity(run, expected or adapter.base, found)
     return run.report(adapter.path)
+
+
+def impossible(subject: str, reason: str) -> Report:
+    """Return the report on something that could not be looked at: nothing was checked.
+
+    Args:
+        subject: what was asked for.
+        reason: why it could not be looked at.
+    """
+    unchecked = dict.fromkeys(RULES, reason)
+    return Report(subject, (), (), unchecked, blocked=frozenset(RULES))
+
+
+def _files_so_far(run: _Run) -> None:
+    """Tell what the readers checked before they gave up: each stops at the first broken layer."""
+    broken = {found.rule for found in run.findings if found.severity is Severity.ERROR}
+    container, config = broken.intersection(CONTAINER), broken.intersection(CONFIG)
+    stopped: list[str] = []
+    if container:
+        stopped += CONTAINER
+    if config & {"CFG001", "CFG002"}:
+        stopped += CONFIG
+    if container or config:
+        stopped += TENSORS
+    run.checked += [rule for rule in FILES if rule in broken or rule not in stopped]
+    run.block([rule for rule in stopped if rule not in broken], _UNREADABLE)
+
+
+def _unread(run: _Run, base: Base | None, *, headers_only: bool) -> None:
+    run.block((*HEADERS, "BASE001"), _UNREADABLE)
+    if headers_only:
+        run.skip(VALUES, _HEADERS_ONLY)
+    else:
+        run.block(tuple(VALUES), _UNREADABLE)
+    if base is None:
+        run.skip((*FIT, "BASE003"), _NO_BASE)
+    else:
+        run.block((*FIT, "BASE003"), _UNREADABLE)
 
 
 def _content(run: _Run, adapter: Adapter, *, headers_only: bool) -> None:
@@ -108,7 +175,7 @@ def _content(run: _Run, adapter: Adapter, *, headers_only: bool) -> None:
         run.checked.remove("CFG006")
         run.skip(["CFG006"], "target_modules names no modules that can be compared")
     if headers_only:
-        run.skip(VALUES, "headers only")
+        run.skip(VALUES, _HEADERS_ONLY)
         return
     for rule, check in VALUES.items():
         run.check(rule, check(adapter))
@@ -116,13 +183,14 @@ def _content(run: _Run, adapter: Adapter, *, headers_only: bool) -> None:
 
 def _fit(run: _Run, adapter: Adapter, base: Base | None) -> None:
     if base is None:
-        run.skip(FIT, "no base was given")
+        run.skip(FIT, _NO_BASE)
         return
     placed, lost = fit.place(adapter, base)
     run.check("TEN005", lost)
     run.check("BASE002", fit.shapes(placed))
     run.check("BASE004", fit.tied(placed, base))
     run.check("BASE006", fit.quantised(placed))
+    run.checked.append("BASE007")  # what could not be placed for it is in ``lost``
 
 
 def _identity(run: _Run, expected: Fingerprint | None, found: Fingerprint | None) -> None:

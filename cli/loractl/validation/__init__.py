@@ -1,0 +1,1 @@
+"""What ``loractl validate`` is made of: its settings, its runs, its outputs."""
