@@ -183,7 +183,7 @@ class Composition:
 
         forms = widen(arrange(self.changes))
         config = peft_config(forms, [part.adapter.config.raw for part in self.parts])
-        save(forms, config, self.lock, self.base, Path(path), wanted=self._wanted)
+        save(self.changes, forms, config, self.lock, self.base, Path(path), wanted=self._wanted)
         return Path(path)
 
     def push(self, name: str, *, alias: str | None = None) -> Version:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rankloom import digest
 from rankloom.change.read import as_bytes
+from rankloom.compose.replay import replay
 from rankloom.files import output_folder, sync, write_atomic
 from rankloom.manifest import RECORD, FileEntry, Manifest
 from rankloom.recipe.locked import check_record
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from rankloom.change.formula import TargetChange
     from rankloom.compose.forms import Form
     from rankloom.fingerprint import Fingerprint
     from rankloom.recipe.recipe import Lock
@@ -26,6 +28,7 @@ WEIGHTS = "adapter_model.safetensors"
 
 
 def save(
+    changes: Sequence[TargetChange],
     forms: Sequence[Form],
     config: Mapping[str, Any],
     lock: Lock,
@@ -37,10 +40,12 @@ def save(
     """Write a composition; the folder appears complete or not at all.
 
     The same inputs give the same bytes, on any machine: factors are joined, and multiplied in
-    float32 element by element.
+    float32 element by element. What was written is read again and compared, tile by tile, with
+    what the changes give in float64.
 
     Args:
-        forms: how what the composition adds to each parameter is kept.
+        changes: what the composition adds to each parameter.
+        forms: how that is kept.
         config: content of ``adapter_config.json``; its scale is 1 for every module.
         lock: where the composition comes from.
         base: identity of the base that all its parts were made for.
@@ -52,11 +57,13 @@ def save(
 
     Raises:
         ConflictError: ``target`` exists and is not an empty folder.
-        IntegrityError: it would have another record than ``wanted``.
+        IntegrityError: it would have another record than ``wanted``, or what was written is not
+            what the changes give.
     """
     with output_folder(target) as folder:
         write_atomic(folder / CONFIG, _pretty(config))
         _write_tensors(forms, folder / WEIGHTS)
+        replay(changes, folder, digest.of_json(lock.to_json()))
         manifest = Manifest(
             files=tuple(_file_entry(folder / name) for name in (CONFIG, WEIGHTS)),
             base=base,
