@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loractl import output
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 
     from loractl.validation.settings import Settings
     from rankloom.validate import Policy, Report
+
+_FILE = re.compile(r"adapter_config\.json|adapter_model[^/]*\.safetensors")
 
 
 def policy(settings: Settings, *, with_baseline: bool = True) -> Policy:
@@ -39,10 +43,24 @@ def policy(settings: Settings, *, with_baseline: bool = True) -> Policy:
 def reports(adapters: Iterable[str], settings: Settings) -> dict[str, Report]:
     """Return the whole report of each adapter; one that cannot be looked at has nothing checked.
 
+    Args:
+        adapters: refs, folders, or files of folders, as pre-commit gives them.
+        settings: what to check against.
+
     Raises:
         RefError: a ref is malformed.
     """
-    return {name: _report(name, settings) for name in adapters}
+    names = dict.fromkeys(_folder(name) for name in adapters)
+    return {name: _report(name, settings) for name in names}
+
+
+def _folder(name: str) -> str:
+    """Return the folder of an adapter's file; anything else as it is."""
+    path = Path(name)
+    if not _FILE.fullmatch(path.name) or not path.is_file():
+        return name
+    folder = path.parent.as_posix()
+    return folder if folder.startswith((".", "/")) else f"./{folder}"
 
 
 def _report(name: str, settings: Settings) -> Report:
