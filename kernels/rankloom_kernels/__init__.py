@@ -1,7 +1,19 @@
 """Tensor mathematics of rankloom; it knows torch and nothing of adapters, files or registries."""
 
-from rankloom_kernels.lowrank import merge_, merge_reference
+from rankloom_kernels.backends import Backend, BackendError
+from rankloom_kernels.lowrank import merge_reference
+from rankloom_kernels.merge import merge_, merge_many_
 from rankloom_kernels.terms import Folded, Term, fold
 from rankloom_kernels.workspace import Workspace
 
-__all__ = ["Folded", "Term", "Workspace", "fold", "merge_", "merge_reference"]
+__all__ = [
+    "Backend",
+    "BackendError",
+    "Folded",
+    "Term",
+    "Workspace",
+    "fold",
+    "merge_",
+    "merge_many_",
+    "merge_reference",
+]

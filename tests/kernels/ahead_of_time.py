@@ -1,0 +1,86 @@
+"""Compiles every kernel for GPUs that are not here, and prints what ptxas made of them as JSON.
+
+    TRITON_INTERPRET=0 python tests/kernels/ahead_of_time.py 90
+
+One line a kernel: its name, what it was specialised for, registers, and bytes of stack and of local
+memory; registers that do not fit are spilled there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from rankloom_kernels.gpu import low_rank
+from rankloom_kernels.gpu.tables import Dtypes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TOOL = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+BF16, F16, F32 = torch.bfloat16, torch.float16, torch.float32
+
+
+def main() -> None:
+    """Compile for each compute capability that is named."""
+    for capability in map(int, sys.argv[1:]):
+        for name, kernel, types, constants, options in kernels():
+            found = compiled(capability, kernel, types, constants, options)
+            line = json.dumps({"capability": capability, "name": name, **found})
+            sys.stdout.write(f"{line}\n")
+
+
+def kernels() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any], dict[str, Any]]]:
+    """Yield (name, kernel, types of its arguments, constants, options) of all that are launched."""
+    yield from low_rank_kernels()
+
+
+def low_rank_kernels() -> Iterator[Any]:
+    types = dict.fromkeys(("modules", "terms"), "*i64") | {"scales": "*fp32"}
+    types |= {"count": "i32", "lasts": "i32"}
+    pairs = [(BF16, BF16), (F16, F16), (BF16, F32), (F16, F32), (F32, F32), (F32, BF16)]
+    for weight, factors in pairs:
+        for rank in (16, 128):
+            for aligned in (True, False):
+                name = f"low_rank {weight} {factors} rank {rank} aligned {aligned}"
+                dtypes = Dtypes(weight, weight, factors)
+                cut = low_rank.cut_for(dtypes, rank, aligned=aligned)
+                constants, options = low_rank.specialised(dtypes, cut, aligned=aligned)
+                yield name, low_rank.low_rank_kernel, types, constants, options
+
+
+def compiled(
+    capability: int,
+    kernel: Any,  # noqa: ANN401
+    types: dict[str, str],
+    constants: dict[str, Any],
+    options: dict[str, Any],
+) -> dict[str, int]:
+    """Return registers and bytes of memory that one kernel takes."""
+    types = types | dict.fromkeys(constants, "constexpr")
+    aligned = {(n,): [["tt.divisibility", 16]] for n, t in enumerate(types.values()) if "*" in t}
+    source = ASTSource(kernel, types, constexprs=constants, attrs=aligned)
+    binary = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(binary.asm["cubin"])
+        file.flush()
+        said = subprocess.run(
+            [TOOL, "-res-usage", file.name], capture_output=True, text=True, check=True
+        )
+    found = re.search(r"REG:(\d+) STACK:(\d+) \S+ LOCAL:(\d+)", said.stdout + said.stderr)
+    assert found is not None, said
+    return dict(zip(("registers", "stack", "local"), map(int, found.groups()), strict=True))
+
+
+if __name__ == "__main__":
+    main()
