@@ -50,6 +50,16 @@ class Layout:
                 self._made |= dict.fromkeys(made.names, made)
             made.sources.setdefault(number, []).append(tensors[name])
 
+    def in_memory(self, name: str) -> str | None:
+        """Return the name in memory of what has a name, perhaps an older one; ``None``: nothing."""
+        new = self._rules.apply(name)[0]
+        return new if new in self._made else None
+
+    @property
+    def names(self) -> frozenset[str]:
+        """All names in memory."""
+        return frozenset(self._made)
+
     @cached_property
     def heads(self) -> frozenset[str]:
         """The first parts of all names in memory."""

@@ -1,51 +1,93 @@
-"""From the names that other tools give modules to those of the model, if exactly one is meant."""
+"""From the names of another tool's file to those of the model, if exactly one is meant.
+
+kohya writes dots as underscores and puts a start before the name that says which model of a
+pipeline it is in; diffusers puts the model's own name there, and in older files names processors.
+"""
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING
 
-from rankloom.adapter.foreign.pairs import refusal
+from rankloom.adapter.foreign.refusals import refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Mapping
 
-FLAT = ("lora_unet_", "lora_te1_", "lora_te2_", "lora_te_", "lora_transformer_")
-PARTS = ("unet.", "text_encoder.", "text_encoder_2.", "transformer.")
+FLAT = {
+    "lora_unet_": "unet",
+    "lora_transformer_": "transformer",
+    "lora_te_": "text_encoder",
+    "lora_te1_": "text_encoder",
+    "lora_te2_": "text_encoder_2",
+    "lora_te3_": "text_encoder_3",
+}
+"""Starts of names with underscores, and the folder of a pipeline that they mean."""
+
+PARTS = ("unet", "text_encoder", "text_encoder_2", "text_encoder_3", "transformer")
 _BASE = "give the model's folder with --base"
+_TRAINED = "give the base that it was trained on, of which each name is one module"
+_PROCESSOR = ".processor."
+_OLD = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
+"""What diffusers called the projections of a text encoder before it used PEFT."""
 
 
 def part(name: str) -> str:
     """Return the start of a name that says which model of a pipeline it is in; may be empty."""
-    return next((start for start in FLAT + PARTS if name.startswith(start)), "")
+    starts = (*FLAT, *(f"{model}." for model in PARTS))
+    return next((start for start in starts if name.startswith(start)), "")
 
 
-def resolve(name: str, modules: Collection[str] | None) -> str:
+def model(start: str) -> str:
+    """Return the folder that a model has in a pipeline, from the start of its names."""
+    return FLAT.get(start, start.rstrip("."))
+
+
+def resolve(name: str, modules: Mapping[str, str] | None) -> str:
     """Return the module's dotted name in the model.
 
     Args:
         name: as in the file.
-        modules: dotted names of the model's modules; ``None``: no base was given.
+        modules: every spelling of a module's name in the model, with the name it has in memory;
+            ``None``: no base was given.
 
     Raises:
         UnsupportedAdapterError: no module can be meant, or several, or only a base could tell.
     """
     start = part(name)
-    rest = _module(name.removeprefix(start))
+    rest = _module(name.removeprefix(start), start)
     if modules is None:
         if start in FLAT or start == "transformer.":
             raise refusal(name, "does not tell the module's name without the base", _BASE)
         return rest
-    if start in FLAT:
-        found = sorted(module for module in modules if module.replace(".", "_") == rest)
-    else:
-        found = sorted({rest, _module(name)} & set(modules))
-    if len(found) != 1:
-        what = f"can mean {', '.join(found)}" if found else "is no module of the base"
-        raise refusal(name, what, "give the base that it was trained on")
+    found = _candidates(name, start, rest, modules)
+    if not found:
+        what = f"is no module of the base{_near(rest, modules)}"
+        raise refusal(name, what, _TRAINED, "TEN005")
+    if len(found) > 1:
+        raise refusal(name, f"can mean {' or '.join(found)}", _TRAINED)
     return found[0]
 
 
-def _module(name: str) -> str:
-    """Return the module that a processor of diffusers keeps the factors of."""
-    above, processor, leaf = name.rpartition(".processor.")
-    return f"{above}.{'to_out.0' if leaf == 'to_out' else leaf}" if processor else name
+def _candidates(name: str, start: str, rest: str, modules: Mapping[str, str]) -> list[str]:
+    if start in FLAT:
+        spelled = [module for module in modules if module.replace(".", "_") == rest]
+    else:
+        spelled = sorted({rest, _module(name, start)} & modules.keys())
+    return sorted({modules[spelling] for spelling in spelled})
+
+
+def _near(rest: str, modules: Mapping[str, str]) -> str:
+    flat = {module.replace(".", "_"): module for module in modules}
+    near = difflib.get_close_matches(rest.replace(".", "_"), sorted(flat)[:4000], n=2)
+    return f"; near: {', '.join(flat[one] for one in near)}" if near else ""
+
+
+def _module(name: str, start: str) -> str:
+    """Return the module that factors beside it, in older files, belong to."""
+    above, processor, leaf = name.rpartition(_PROCESSOR)
+    if processor:
+        return f"{above}.{'to_out.0' if leaf == 'to_out' else leaf}"
+    above, _, leaf = name.rpartition(".")
+    is_text = start.startswith("text_encoder") and above.endswith("self_attn")
+    return f"{above}.{_OLD[leaf]}" if is_text and leaf in _OLD else name
