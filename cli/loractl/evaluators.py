@@ -29,14 +29,12 @@ def function(text: str) -> Callable[..., Any]:
         BadParameter: there is none.
     """
     module, _, name = text.partition(":")
-    sys.path.insert(0, str(Path.cwd()))
+    sys.path.insert(0, str(Path.cwd()))  # as for python itself; it may import more later
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         message = f"{text!r} names no function ({error}); write score:evaluate for score.py here"
         raise click.BadParameter(message) from error
-    finally:
-        sys.path.pop(0)
     if not callable(found):
         message = f"{text!r} is no function"
         raise click.BadParameter(message)

@@ -192,7 +192,7 @@ def test_what_is_no_score_is_an_error_that_names_the_trial(
 
 def test_trials_are_scored_on_the_same_examples(folders: list[Path], model: nn.Module) -> None:
     given = iter([[1.0, 2.0], [1.0, 2.0, 3.0]])
-    with pytest.raises(EvaluationError, match="on 3 examples, those before on 2"):
+    with pytest.raises(EvaluationError, match="on 3 examples, others on 2"):
         sdk.tune(folders, evaluate=lambda _: next(given), model=model)
 
 

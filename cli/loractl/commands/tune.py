@@ -112,7 +112,9 @@ def _evaluations(evaluate: str | None, command: str | None, held_out: str | None
 
 
 def _report(trial: Trial) -> None:
-    click.echo(f"trial {trial.number}: {trial.score.value:.4f} in {trial.seconds:.1f} s", err=True)
+    weights = ", ".join(f"{weight:g}" for weight in trial.weights)
+    line = f"trial {trial.number}: {weights} scores {trial.score.value:.4f}"
+    click.echo(f"{line} ({trial.seconds:.1f} s)", err=True)
 
 
 def _say(tuned: Tuned, recipe: Path | None) -> None:

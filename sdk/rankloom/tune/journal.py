@@ -51,7 +51,9 @@ class Journal:
         return self._known.get(key)
 
     def add(self, key: Key, score: Score, seconds: float) -> None:
-        """Keep a score."""
+        """Keep a score; one that is there already stays as it is."""
+        if key in self._known:
+            return
         self._known[key] = score, seconds
         if self._stream is None:
             return

@@ -114,13 +114,16 @@ class Run:
         if found is None:
             self._check_evaluation()
             found = self._measure(key)
-            self._journal.add(key, *found)
-        count = len(found[0].examples)
-        if count != self._examples.setdefault(split, count):
-            message = f"{self._name(key)} was scored on {count} examples,"
-            message += f" those before on {self._examples[split]}"
-            raise EvaluationError(message, hint="score the same examples in every trial")
+        self._check_examples(key, found[0])
+        self._journal.add(key, *found)
         return found
+
+    def _check_examples(self, key: Key, score: Score) -> None:
+        count, before = len(score.examples), self._examples.get(key[0])
+        if before not in {None, count}:
+            message = f"{self._name(key)} was scored on {count} examples, others on {before}"
+            raise EvaluationError(message, hint="score the same examples in every trial")
+        self._examples[key[0]] = count
 
     def _measure(self, key: Key) -> tuple[Score, float]:
         split, kind, vector = key
