@@ -1,27 +1,73 @@
-"""Writes ``docs/rules.md`` from the rules themselves; a test compares the two."""
+"""Writes ``docs/rules.md`` and a page per rule in ``docs/rules/``; a test compares them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from rankloom.validate import RULES
+from rankloom.validate import RULES, Rule
 
-PAGE = Path(__file__).parents[1] / "docs/rules.md"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = DOCS / "rules.md"
+PAGES = DOCS / "rules"
+FAMILIES = {
+    "FMT": "The tensor file",
+    "CFG": "The config",
+    "TEN": "The tensors",
+    "BASE": "Adapter and base",
+    "NUM": "The values",
+    "SEC": "Security",
+}
 
 
 def page() -> str:
-    """Return the page's text."""
+    """Return the index."""
     lines = [
         "# Rules",
         "What `loractl validate` and every push check; `loractl rule ID` prints one of them. Ids",
         "are never reused. An error stops a push, a composition and an apply.",
-        "",
-        "| id | severity | demands | why | how to fix |",
-        "| --- | --- | --- | --- | --- |",
     ]
-    for rule in RULES.values():
-        cells = (rule.id, str(rule.severity), rule.title, rule.why, rule.fix)
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    for family in dict.fromkeys(rule.family for rule in RULES.values()):
+        lines += ["", f"## {FAMILIES.get(family, family)}", ""]
+        lines += ["| id | severity | demands | how to fix |", "| --- | --- | --- | --- |"]
+        for rule in (rule for rule in RULES.values() if rule.family == family):
+            cells = (f"[{rule.id}](rules/{rule.id}.md)", rule.severity, rule.title, rule.fix)
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
 
+def rule_page(rule: Rule) -> str:
+    """Return the page of one rule."""
+    lines = [
+        f"# {rule.id}: {rule.title}",
+        f"Severity {rule.severity}; since rankloom {rule.since}. [All rules](../rules.md)",
+        "",
+        "## Why",
+        rule.why,
+        *(["", "## What other software does", rule.evidence] if rule.evidence else []),
+        "",
+        "## How to fix",
+        rule.fix,
+        "",
+        "## How to leave it out",
+        f"`loractl validate … --ignore {rule.id}`, or `ignore` in the project's",
+        "[settings](../ci.md#settings-of-a-project). A push checks it all the same.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def pages() -> Mapping[Path, str]:
+    """Return all pages: the index, and one per rule."""
+    return {PAGE: page(), **{PAGES / f"{rule.id}.md": rule_page(rule) for rule in RULES.values()}}
+
+
+def main() -> None:
+    """Write all pages and remove those of rules that are no more."""
+    PAGES.mkdir(exist_ok=True)
+    found = pages()
+    for path in set(PAGES.glob("*.md")) - found.keys():
+        path.unlink()
+    for path, text in found.items():
+        path.write_text(text)
+
+
 if __name__ == "__main__":
-    PAGE.write_text(page())
+    main()

@@ -25,8 +25,11 @@ def rule(rule_id: str, *, as_json: bool) -> None:
         output.as_json([asdict(found) for found in chosen])
     elif rule_id:
         found = chosen[0]
-        click.echo(f"{found.id} ({found.severity})  {found.title}")
-        click.echo(f"why: {found.why}\nfix: {found.fix}")
+        click.echo(f"{found.id} ({found.severity}, since {found.since})  {found.title}")
+        click.echo(f"why: {found.why}")
+        if found.evidence:
+            click.echo(f"seen: {found.evidence}")
+        click.echo(f"fix: {found.fix}")
     else:
         rows = ((found.id, str(found.severity), found.title) for found in chosen)
         output.table(("rule", "severity", "demands"), rows)

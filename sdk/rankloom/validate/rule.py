@@ -17,6 +17,8 @@ class Rule:
         title: what it demands, in a few words.
         why: what happens otherwise.
         fix: the next step for whoever breaks it.
+        evidence: what other software was seen to do with such an adapter; may be empty.
+        since: the version of rankloom that first had the rule.
     """
 
     id: str
@@ -24,6 +26,8 @@ class Rule:
     title: str
     why: str
     fix: str
+    evidence: str = ""
+    since: str = "0.1.0"
 
     @property
     def family(self) -> str:

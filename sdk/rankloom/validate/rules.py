@@ -6,9 +6,11 @@ Rules of the files are checked by the readers of :mod:`rankloom.tensorfile` and
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rankloom.finding import Severity
+from rankloom.validate.evidence import EVIDENCE
 from rankloom.validate.rule import Rule
 
 if TYPE_CHECKING:
@@ -340,4 +342,6 @@ _ALL = (
     ),
 )
 
-RULES: Mapping[str, Rule] = {rule.id: rule for rule in _ALL}
+RULES: Mapping[str, Rule] = {
+    rule.id: replace(rule, evidence=EVIDENCE.get(rule.id, rule.evidence)) for rule in _ALL
+}
