@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rankloom_kernels.refine import refine_
+from rankloom_kernels.narrow import add_narrow_, suits
+from rankloom_kernels.refine import mean_size, refine_, settle_ties_
 from rankloom_kernels.terms import Folded, Term, fold
 from rankloom_kernels.workspace import Workspace
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _NARROW = {torch.float16, torch.bfloat16}
+
+_LARGE = 1.0
+"""Largest element that a delta can have, in mean weights, above which so many float32 sums would be
+rounded to the wrong one of two neighbours that ties are settled."""
 
 
 def accumulator(*dtypes: torch.dtype) -> torch.dtype:
@@ -45,7 +50,10 @@ def merge_(
     whole rows, so that beyond ``weight`` only one tile and the folded factors are held.
 
     A 16-bit result is the neighbour of the float64 result rounded once, or that result itself
-    (all but some ten elements in a million), also where weight and delta cancel.
+    (all but 100 elements in a million), also where weight and delta cancel. One exception: if all
+    factors are bfloat16 numbers and all coefficients one, a processor that multiplies those is
+    left to its float32 sum, which errs by 2⁻²¹ of the largest element of the delta and takes
+    numbers below 2⁻¹²⁶ for 0.
 
     Args:
         weight: (out, in); float64, float32, float16 or bfloat16.
@@ -64,7 +72,7 @@ def merge_(
     """
     out = weight if out is None else out
     default = accumulator(weight.dtype, out.dtype)
-    delta = terms if isinstance(terms, Folded) else fold(terms, accumulate or default)
+    delta = terms if isinstance(terms, Folded) else _fold(terms, weight, out, accumulate or default)
     if weight.shape != delta.shape or out.shape != delta.shape:
         message = f"weight {tuple(weight.shape)}, out {tuple(out.shape)}, delta {delta.shape}"
         raise ValueError(message)
@@ -78,9 +86,18 @@ def merge_(
     return out
 
 
+def _fold(
+    terms: Sequence[Term], weight: torch.Tensor, out: torch.Tensor, dtype: torch.dtype
+) -> Folded:
+    return fold(terms, dtype, for_bfloat16=weight.dtype == out.dtype == torch.bfloat16)
+
+
 def _merge_tile(
     weight: torch.Tensor, delta: Folded, out: torch.Tensor, workspace: Workspace
 ) -> None:
+    if suits(weight, out, delta):
+        add_narrow_(weight, delta, out, workspace)
+        return
     if out.dtype == delta.dtype:  # the output itself is the accumulator
         total = out if out.data_ptr() == weight.data_ptr() else out.copy_(weight)
         total.addmm_(delta.b, delta.a)
@@ -89,7 +106,10 @@ def _merge_tile(
     total = workspace.tile(rows, columns, delta.dtype, weight.device).copy_(weight)
     total.addmm_(delta.b, delta.a)
     if delta.dtype == torch.float32 and out.dtype in _NARROW:
-        refine_(total, weight, delta, torch.finfo(out.dtype).eps, workspace.beside)
+        precision = torch.finfo(out.dtype).eps
+        refine_(total, weight, delta, precision, workspace.beside)
+        if delta.reach.max() > _LARGE * mean_size(weight):
+            settle_ties_(total, weight, delta, precision, workspace.beside)
     out.copy_(total)
 
 

@@ -76,7 +76,11 @@ class _Work:
     def _load(self, block: Block) -> Loaded:
         dtype = torch.float64 if torch.float64 in self._dtypes else torch.float32
         return load_all(
-            block.items, transposed=block.transposed, dtype=dtype, recent=self._tiles.recent
+            block.items,
+            transposed=block.transposed,
+            dtype=dtype,
+            recent=self._tiles.recent,
+            for_bfloat16=set(self._dtypes) == {torch.bfloat16},
         )
 
     def tiles(self) -> list[tuple[int, int]]:

@@ -136,6 +136,7 @@ def _apply(spot: Spot, saved: list[_Saved]) -> None:
             dtype=dtype,
             device=weight.device,
             recent=recent,
+            for_bfloat16=weight.dtype == torch.bfloat16,
         )
         loaded.merge_(rows[block.start : block.stop])
 
