@@ -93,6 +93,7 @@ def load_all(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     recent: Recent | None = None,
+    for_bfloat16: bool = False,
 ) -> Loaded:
     """Do what :func:`load` does for several formulas, each with the part that is wanted of it.
 
@@ -102,24 +103,30 @@ def load_all(
         dtype: likewise.
         device: likewise.
         recent: keeps what the next call mostly needs again.
+        for_bfloat16: the base tensor is bfloat16, and so is what it becomes.
     """
     terms = []
     for formula, part in items:
         for item in formula.terms:
             b, a, scale = factors(item.change, part, recent)
             terms.append(Term(b.to(device, dtype), a.to(device, dtype), item.weight * scale))
-    return join(terms, transposed=transposed, dtype=dtype)
+    return join(terms, transposed=transposed, dtype=dtype, for_bfloat16=for_bfloat16)
 
 
 def join(
-    terms: Sequence[Term], *, transposed: bool = False, dtype: torch.dtype = torch.float32
+    terms: Sequence[Term],
+    *,
+    transposed: bool = False,
+    dtype: torch.dtype = torch.float32,
+    for_bfloat16: bool = False,
 ) -> Loaded:
     """Return the sum of terms as one product; see :func:`load`.
 
     Raises:
         AdapterError: a factor overflows with its coefficient.
     """
-    delta = fold([term.transposed() for term in terms] if transposed else terms, dtype)
+    turned = [term.transposed() for term in terms] if transposed else terms
+    delta = fold(turned, dtype, for_bfloat16=for_bfloat16)
     if not torch.isfinite(delta.a if transposed else delta.b).all():
         coefficients = [term.coefficient for term in terms]
         message = f"NUM004 weight times scale {coefficients} overflows {dtype} in a factor"
