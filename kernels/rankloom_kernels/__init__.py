@@ -2,7 +2,7 @@
 
 from rankloom_kernels.backends import Backend, BackendError
 from rankloom_kernels.lowrank import merge_reference
-from rankloom_kernels.merge import merge_, merge_many_
+from rankloom_kernels.merge import Numerics, merge_, merge_many_
 from rankloom_kernels.terms import Folded, Term, fold
 from rankloom_kernels.workspace import Workspace
 
@@ -10,6 +10,7 @@ __all__ = [
     "Backend",
     "BackendError",
     "Folded",
+    "Numerics",
     "Term",
     "Workspace",
     "fold",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
 
 from rankloom_kernels import lowrank
 from rankloom_kernels.backends import choose, triton_refuses
-from rankloom_kernels.gpu.tables import check_apart, dtypes_of, job
+from rankloom_kernels.gpu.tables import check_apart, dtypes_of, job, ready
+from rankloom_kernels.strict import exact_parts, merge_in_order_
 from rankloom_kernels.terms import Folded, Term
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from rankloom_kernels.gpu.tables import Job
     from rankloom_kernels.workspace import Workspace
 
+Numerics: TypeAlias = Literal["fast", "strict"]
+"""How sums are formed: however it is fastest, or with the same bits everywhere."""
+
 
 def merge_(
     weight: torch.Tensor,
@@ -27,6 +31,7 @@ def merge_(
     out: torch.Tensor | None = None,
     accumulate: torch.dtype | None = None,
     workspace: Workspace | None = None,
+    numerics: Numerics = "fast",
     backend: Backend | None = None,
 ) -> torch.Tensor:
     """Add low-rank deltas to a weight in place; every element is rounded once.
@@ -41,17 +46,26 @@ def merge_(
         accumulate: float32 or float64; default: as the terms were folded, else float64 if a
             tensor is float64, else float32.
         workspace: keeps buffers of the torch backend between calls.
+        numerics: ``fast``, or ``strict`` for the same bits on every device and backend, which
+            takes a pass for each rank; see :mod:`rankloom_kernels.strict`.
         backend: default: Triton on an NVIDIA GPU where it can, else torch.
 
     Returns:
         ``out``.
 
     Raises:
-        ValueError: shapes differ, or there are no terms.
-        TypeError: the weight's or the output's dtype is not one of the four.
+        ValueError: shapes differ, there are no terms, or ``accumulate`` is given for strict sums.
+        TypeError: the weight's or the output's dtype is not one of the four; or a factor's dtype
+            is float64, or the terms are folded, and strict sums are asked for.
         BackendError: the backend that was asked for cannot do it; says why.
     """
     target = weight if out is None else out
+    if numerics == "strict":
+        if accumulate is not None:
+            message = f"strict sums are float64 sums, and {accumulate} was asked for"
+            raise ValueError(message)
+        merge_many_([weight], [terms], outs=[target], numerics=numerics, backend=backend)
+        return target
     if weight.device.type != "cpu" or backend is not None:
         kernel = OnTriton([weight], [terms], [target], accumulate, asked=backend is not None)
         if choose(backend, {"triton": kernel.refuses, "torch": accepts}) == "triton":
@@ -66,6 +80,7 @@ def merge_many_(
     *,
     outs: Sequence[torch.Tensor] | None = None,
     workspace: Workspace | None = None,
+    numerics: Numerics = "fast",
     backend: Backend | None = None,
 ) -> None:
     """Do what :func:`merge_` does for many weights; Triton visits all of them in one launch.
@@ -78,22 +93,26 @@ def merge_many_(
         terms: for each weight its deltas; none leave it as it is.
         outs: where to write; default: into the weights.
         workspace: as for :func:`merge_`.
+        numerics: likewise.
         backend: likewise.
 
     Raises:
         ValueError: numbers or shapes differ, tensors are on several devices, or outputs share
             memory.
-        TypeError: a dtype is not float64, float32, float16 or bfloat16.
+        TypeError: as of :func:`merge_`.
         BackendError: the backend that was asked for cannot do it; says why.
     """
     targets = list(weights if outs is None else outs)
-    triples = list(zip(weights, terms, targets, strict=True))
-    kernel = OnTriton(weights, terms, targets, asked=backend is not None)
+    if numerics == "strict":
+        terms = [exact_parts(some) for some in terms]
+    kernel = OnTriton(weights, terms, targets, numerics=numerics, asked=backend is not None)
     if choose(backend, {"triton": kernel.refuses, "torch": accepts}) == "triton":
         kernel.run()
         return
-    for weight, some, target in triples:
-        if len(some):
+    for weight, some, target in zip(weights, terms, targets, strict=True):
+        if numerics == "strict" and not isinstance(some, Folded):
+            merge_in_order_(weight, some, target)
+        elif len(some):
             lowrank.merge_(weight, some, out=target, workspace=workspace)
         elif target is not weight:
             target.copy_(weight)
@@ -104,13 +123,14 @@ def accepts() -> None:
 
 
 class OnTriton:
-    """Merges as they are for the kernel.
+    """Merges as they are for a kernel.
 
     Args:
         weights: as of :func:`merge_many_`.
-        terms: likewise.
+        terms: likewise; for strict sums, of :func:`~rankloom_kernels.strict.exact_parts`.
         targets: where to write.
         accumulate: what the caller wants to sum in.
+        numerics: as of :func:`merge_many_`.
         asked: whether the caller named this backend.
     """
 
@@ -121,31 +141,39 @@ class OnTriton:
         targets: Sequence[torch.Tensor],
         accumulate: torch.dtype | None = None,
         *,
+        numerics: Numerics = "fast",
         asked: bool,
     ) -> None:
         self._weights, self._terms, self._targets = weights, terms, targets
         folded = {some.dtype for some in terms if isinstance(some, Folded)}
         self._accumulate, self._asked = {accumulate, *folded}, asked
+        self._is_strict = numerics == "strict"
 
     def refuses(self) -> str | None:
         """Return why the kernel cannot do it, or ``None``.
 
         Raises:
             ValueError: nothing can, since shapes or devices differ.
+            TypeError: nothing can, since a dtype is none that deltas are added to.
         """
         if not self._weights:
             return "there is nothing to do"
         pairs = zip(self._weights, self._targets, strict=True)
         sums = {lowrank.accumulator(weight.dtype, target.dtype) for weight, target in pairs}
-        if torch.float64 in self._accumulate | sums:
+        if torch.float64 in self._accumulate | sums and not self._is_strict:
             return "its kernel sums in float32, and float64 was asked for"
         device = self._weights[0].device
         if reason := triton_refuses(device, asked=self._asked):
             return reason
-        from rankloom_kernels.gpu.check import differs
+        from rankloom_kernels.gpu.check import differs, differs_in_order
 
-        checks = (differs(device, *dtypes_of(jobs)) for jobs in self._groups)
-        return next((reason for reason in checks if reason), None)
+        found = (
+            differs_in_order(device, *dtypes_of(jobs)[:2])
+            if self._is_strict
+            else differs(device, *dtypes_of(jobs))
+            for jobs in self._groups
+        )
+        return next((reason for reason in found if reason), None)
 
     @torch.no_grad()
     def run(self) -> None:
@@ -155,10 +183,14 @@ class OnTriton:
             ValueError: outputs share memory.
         """
         from rankloom_kernels.gpu.low_rank import add_low_rank
+        from rankloom_kernels.gpu.strict import add_in_order
 
         check_apart(self._targets)
         for jobs in self._groups:
-            add_low_rank(jobs)
+            if self._is_strict:
+                add_in_order([ready(item, torch.float32) for item in jobs])
+            else:
+                add_low_rank(jobs)
 
     @cached_property
     def _groups(self) -> list[list[Job]]:

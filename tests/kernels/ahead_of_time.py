@@ -21,7 +21,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from rankloom_kernels.gpu import low_rank
+from rankloom_kernels.gpu import low_rank, strict
 from rankloom_kernels.gpu.tables import Dtypes
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def main() -> None:
 def kernels() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any], dict[str, Any]]]:
     """Yield (name, kernel, types of its arguments, constants, options) of all that are launched."""
     yield from low_rank_kernels()
+    yield from strict_kernels()
 
 
 def low_rank_kernels() -> Iterator[Any]:
@@ -57,6 +58,13 @@ def low_rank_kernels() -> Iterator[Any]:
                 cut = low_rank.cut_for(dtypes, rank, aligned=aligned)
                 constants, options = low_rank.specialised(dtypes, cut, aligned=aligned)
                 yield name, low_rank.low_rank_kernel, types, constants, options
+
+
+def strict_kernels() -> Iterator[Any]:
+    types = dict.fromkeys(("modules", "terms"), "*i64") | {"count": "i32"}
+    for dtype in (BF16, F16, F32, torch.float64):
+        constants, options = strict.specialised(dtype, dtype)
+        yield f"strict {dtype}", strict.in_order_kernel, types, constants, options
 
 
 def compiled(

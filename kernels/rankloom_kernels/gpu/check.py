@@ -7,8 +7,10 @@ from functools import cache
 import torch
 
 from rankloom_kernels.gpu.low_rank import add_low_rank
+from rankloom_kernels.gpu.strict import add_in_order
 from rankloom_kernels.gpu.tables import Job
 from rankloom_kernels.lowrank import merge_reference
+from rankloom_kernels.strict import exact_parts, merge_in_order_
 from rankloom_kernels.terms import Term
 
 _SHAPE = (80, 144)
@@ -44,6 +46,27 @@ def differs(
     if wrong == 0:
         return None
     return f"{wrong} of {truth.numel()} elements of a trial on {device} are wrong ({weight}, {out})"
+
+
+@cache
+def differs_in_order(device: torch.device, weight: torch.dtype, out: torch.dtype) -> str | None:
+    """Return how the strict kernel's bits differ from the reference on a device, or ``None``.
+
+    Args:
+        device: where the kernel runs.
+        weight: dtype of the weight.
+        out: dtype of the result.
+    """
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(_SHAPE, generator=generator).to(weight)
+    parts = exact_parts([_term(rank, torch.float32, generator) for rank in (3, 8)])
+    truth = merge_in_order_(start, parts, torch.empty(_SHAPE, dtype=out))
+    result = torch.full(_SHAPE, torch.nan, dtype=out, device=device)
+    moved = tuple(Term(b.to(device), a.to(device), c) for b, a, c in parts)
+    add_in_order([Job(start.to(device), result, moved)])
+    if torch.equal(result.cpu(), truth):
+        return None
+    return f"bits of a trial on {device} differ ({weight}, {out})"
 
 
 def _term(rank: int, dtype: torch.dtype, generator: torch.Generator) -> Term:
