@@ -345,11 +345,11 @@ def test_a_folder_that_lacks_a_file_says_which(name: str, tmp_path: Path) -> Non
     assert name in refusal(folder).message
 
 
-def test_pickled_weights_say_how_to_save_them(tmp_path: Path) -> None:
+def test_pickled_weights_say_how_to_convert_them(tmp_path: Path) -> None:
     folder = adapter(tmp_path / "a")
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
     error = refusal(folder)
-    assert "safe_serialization" in error.hint
+    assert "--allow-pickle" in error.hint
 
 
 def test_a_missing_folder_is_not_found(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def _describe(entry: Path) -> tuple[str, Severity, str, str]:
     name = entry.name
     if name.startswith("adapter_model."):
         what = f"{name} holds the weights as pickle, which runs code when it is loaded"
-        fix = "save the adapter with safe_serialization=True"
+        fix = "'loractl convert FOLDER -o OUT --allow-pickle', or save it as safetensors again"
     elif _CODE.fullmatch(name):
         what = f"{name} can run code when it is loaded, so no version holds such files"
         fix = "remove it from the folder"

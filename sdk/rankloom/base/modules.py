@@ -51,11 +51,12 @@ def _others(layout: Layout) -> Iterator[tuple[str, str]]:
 def _missing_start(base: Base, layout: Layout) -> str:
     """Return what the class puts before all names and the files leave out, mostly nothing."""
     named = base.config.get("architectures")
-    known = naming.data()["classes"].get(named[0]) if isinstance(named, list) and named else None
+    name = named[0] if isinstance(named, list) and named else ""
+    known = naming.data()["classes"].get(name)
     if known is None or not layout.prefix or layout.prefix in layout.heads:
         return ""
     start = f"{layout.prefix}."
     sources = [source for _, _, pairs in known.get("tied", ()) for source in pairs.values()]
     if sources:
         return start if any(source.startswith(start) for source in sources) else ""
-    return start if _HEADED.search(named[0]) else ""
+    return start if _HEADED.search(name) else ""

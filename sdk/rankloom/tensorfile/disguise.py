@@ -6,7 +6,7 @@ from rankloom.tensorfile.defect import Defect
 
 _LFS = b"version https://git-lfs"
 _LFS_START = _LFS[:8]
-_RESAVE = "save the adapter with safetensors, e.g. save_pretrained(..., safe_serialization=True)"
+_RESAVE = "save it as safetensors again; a pickle: name it .pt, 'loractl convert … --allow-pickle'"
 _MAGIC = (
     (b"PK\x03\x04", "a zip archive, as torch.save writes it"),
     (b"\x1f\x8b", "gzip data"),

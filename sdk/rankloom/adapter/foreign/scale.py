@@ -23,8 +23,8 @@ def common(scales: Iterable[Fraction]) -> Fraction:
         return Fraction(1)
     shared = math.lcm(*(size.denominator for size in sizes))
     unit = Fraction(math.gcd(*(int(size * shared) for size in sizes)), shared)
-    largest = max(sizes) / unit
-    return unit * 2 ** (int(largest) - 1).bit_length()
+    largest = int(max(sizes) / unit)
+    return unit * (1 << (largest - 1).bit_length())
 
 
 def bits(times: Fraction) -> int:
