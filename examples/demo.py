@@ -1,4 +1,4 @@
-"""The main job from end to end on a real model: push, validate, compose, apply, score, refuse.
+"""The main job from end to end on a real model: push, validate, tune, apply, score, refuse.
 
 Run it with ``make demo``. Everything it keeps lies in ``.demo/``, which it empties first.
 """
@@ -20,14 +20,24 @@ from base import find_base
 from embed import Tokenizer, load_base
 from rankloom import sdk
 from rankloom.errors import RankloomError
-from score import EvaluationSet, Score, bootstrap_interval, hit, load_evaluation, score
+from score import (
+    EvaluationSet,
+    Score,
+    Split,
+    bootstrap_interval,
+    hit,
+    load_evaluation,
+    reciprocal,
+    scores,
+)
 
 HERE = Path(__file__).resolve().parent
 WORK = Path(".demo")
 BASE = WORK / "minilm"
+RECIPE = WORK / "found.yaml"
 ADAPTERS = ("de-lang", "search-task")
 WEIGHTS = ((1.0, 0.0), (0.0, 1.0), (1.0, 0.5), (0.5, 1.0), (1.0, 1.0), (0.5, 0.5))
-MERGED = (1.0, 0.5)
+TRIALS = 20
 
 
 def main() -> None:
@@ -52,11 +62,15 @@ def main() -> None:
     for name in ADAPTERS:
         loractl("validate", name, "--against", f"./{BASE}")
 
-    title("Compose, apply, score: which summary answers a question?")
+    title("Find weights on one half of the questions, and judge them on the other")
+    evaluation = load_evaluation()
+    model, tokenizer = load_base(BASE)
+    found = find_weights(model, tokenizer, evaluation)
+
+    title("Apply what was found, score: which summary answers a question?")
     merged = WORK / "merged"
-    weights = ",".join(f"{weight:g}" for weight in MERGED)
-    loractl("apply", *ADAPTERS, "--weights", weights, "--base", f"./{BASE}", "-o", str(merged))
-    report_scores(merged)
+    loractl("apply", f"./{RECIPE}", "--base", f"./{BASE}", "-o", str(merged))
+    report_scores(model, tokenizer, evaluation, found, merged)
 
     title("Refuse what would go wrong silently")
     refuse_another_base()
@@ -85,27 +99,69 @@ class Scores:
     english: Score
 
 
-def scores(model: nn.Module, tokenizer: Tokenizer, evaluation: EvaluationSet) -> Scores:
+def find_weights(
+    model: nn.Module, tokenizer: Tokenizer, evaluation: EvaluationSet
+) -> tuple[float, ...]:
+    """Search weights, say how good they are, and write them as a recipe."""
+
+    def mrr(split: Split) -> Callable[[nn.Module], list[float]]:
+        """Score each question by its mean MRR in both languages."""
+        return lambda found: [
+            (reciprocal(german) + reciprocal(english)) / 2
+            for german, english in zip(
+                *(result.ranks for result in scores(found, tokenizer, evaluation, split)),
+                strict=True,
+            )
+        ]
+
+    started = time.monotonic()
+    tuned = sdk.tune(
+        ADAPTERS,
+        evaluate=mrr("dev"),
+        held_out=mrr("held_out"),
+        base=BASE,
+        model=model,
+        trials=TRIALS,
+        journal=WORK / "tune.jsonl",
+    )
+    print(f"{TRIALS} compositions in {time.monotonic() - started:.0f} s\n")
+    for row in (tuned.columns, *tuned.table()):
+        print(
+            "  ".join(f"{cell:34}" if not place else f"{cell:26}" for place, cell in enumerate(row))
+        )
+    print(f"\n{tuned.verdict}")
+    tuned.save(RECIPE)
+    (WORK / "tune.svg").write_text(tuned.plot())
+    if tuned.best is None:
+        raise SystemExit("no composition of both was tried")
+    return tuned.best.weights
+
+
+def ask(model: nn.Module, tokenizer: Tokenizer, evaluation: EvaluationSet) -> Scores:
     """Ask every question in German and in English."""
-    german = score(model, tokenizer, evaluation, language="german")
-    return Scores(german, score(model, tokenizer, evaluation, language="english"))
+    return Scores(*scores(model, tokenizer, evaluation))
 
 
-def report_scores(merged: Path) -> None:
+def report_scores(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    evaluation: EvaluationSet,
+    best: tuple[float, ...],
+    merged: Path,
+) -> None:
     """Print one table: the base, each part, compositions at several weights, and the merge."""
-    evaluation = load_evaluation()
-    model, tokenizer = load_base(BASE)
-    plain = scores(model, tokenizer, evaluation)
-    print(f"\n{'acc@1 with its 95 % interval':32}  German                  English")
+    plain = ask(model, tokenizer, evaluation)
+    print(f"\n{'acc@1 with its 95 % interval':36}  German                  English")
     show("base alone", plain)
-    found = {weights: applied(model, tokenizer, evaluation, weights) for weights in WEIGHTS}
+    wanted = dict.fromkeys((*WEIGHTS, best))
+    found = {weights: applied(model, tokenizer, evaluation, weights) for weights in wanted}
     for weights, result in found.items():
         show(label(weights), result)
-    if scores(model, tokenizer, evaluation) != plain:
+    if ask(model, tokenizer, evaluation) != plain:
         raise SystemExit("the model differs after the last composition was taken back")
     loaded, _ = load_base(merged)
-    written = scores(loaded, tokenizer, evaluation)
-    if written != found[MERGED]:
+    written = ask(loaded, tokenizer, evaluation)
+    if written != found[best]:
         raise SystemExit("the merged checkpoint scores other than the applied composition")
     show(f"checkpoint {merged}", written)
 
@@ -123,12 +179,12 @@ def applied(
     used = [(name, weight) for name, weight in zip(ADAPTERS, weights, strict=True) if weight]
     composition = sdk.compose([name for name, _ in used], weights=[weight for _, weight in used])
     with composition.apply(model):
-        return scores(model, tokenizer, evaluation)
+        return ask(model, tokenizer, evaluation)
 
 
 def show(name: str, result: Scores) -> None:
     """Print one row of the table."""
-    print(f"{name:32}  {interval(result.german)}    {interval(result.english)}", flush=True)
+    print(f"{name:36}  {interval(result.german)}    {interval(result.english)}", flush=True)
 
 
 def interval(result: Score) -> str:

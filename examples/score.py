@@ -98,11 +98,26 @@ def score(
     language: Language = "german",
 ) -> Score:
     """Rank all candidates for each question of `split` (None: every question) in `language`."""
+    [found] = scores(model, tokenizer, evaluation, split, (language,))
+    return found
+
+
+def scores(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    evaluation: EvaluationSet,
+    split: Split | None = None,
+    languages: Sequence[Language] = ("german", "english"),
+) -> list[Score]:
+    """Do the same for several languages; the candidates are embedded once."""
     asked = [item for item in evaluation.questions if split is None or item.split == split]
     answers = [evaluation.candidates.index(item.summary) for item in asked]
-    questions = embed(model, tokenizer, [item.asked_in(language) for item in asked])
     candidates = embed(model, tokenizer, evaluation.candidates)
-    return Score(tuple(_ranks(questions @ candidates.T, answers)))
+    found = []
+    for language in languages:
+        questions = embed(model, tokenizer, [item.asked_in(language) for item in asked])
+        found.append(Score(tuple(_ranks(questions @ candidates.T, answers))))
+    return found
 
 
 def bootstrap_interval(
