@@ -353,7 +353,8 @@ def test_every_rule_that_the_library_speaks_of_is_described() -> None:
     source = Path(rankloom.__file__).parent
     spoken = set()
     for room in ("tensorfile", "adapter", "base", "validate"):
-        for file in (source / room).rglob("*.py"):
+        files = (source / room).rglob("*.py")
+        for file in (file for file in files if "foreign" not in file.parts):  # those convert
             spoken |= set(re.findall(r'"((?:FMT|CFG|TEN|BASE|NUM|SEC)\d{3})"', file.read_text()))
     assert spoken == RULES.keys()
 

@@ -71,7 +71,7 @@ class _Run:
         self.findings.sort(key=lambda found: _ORDER[found.severity])
         return Report(
             subject=str(subject),
-            findings=tuple(map(_printable, self.findings)),
+            findings=tuple(map(_spoken, self.findings)),
             checked=tuple(self.checked),
             not_checked=self.not_checked,
             level=self.level,
@@ -79,15 +79,17 @@ class _Run:
         )
 
 
-def _printable(found: Finding) -> Finding:
-    """Escape what a stranger's file could make a terminal or a page do."""
-    if (found.message + found.where).isprintable():
-        return found
-    message, where = (
-        "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
-        for text in (found.message, found.where)
-    )
-    return replace(found, message=message, where=where)
+def _spoken(found: Finding) -> Finding:
+    """Add the rule's fix where a finding has none, and escape what a terminal would obey."""
+    known = RULES.get(found.rule)
+    fix = found.fix or (known.fix if known else "")
+    return replace(found, message=_printable(found.message), where=_printable(found.where), fix=fix)
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 def validate(
