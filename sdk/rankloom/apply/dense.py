@@ -49,6 +49,7 @@ class Slabs:
             but what is added to the same parameter concerns the same elements.
         read: gives a stored tensor of the base, for what depends on all values of a parameter.
         device: where the tensor is.
+        once: as for :class:`rankloom.change.dense.Dense`.
     """
 
     def __init__(
@@ -56,10 +57,12 @@ class Slabs:
         contributions: Sequence[Contribution],
         read: Read = read_stored,
         device: torch.device | str = "cpu",
+        *,
+        once: bool = False,
     ) -> None:
         # What replaces values comes first, so that it finds W as it was.
         ordered = sorted(contributions, key=lambda one: not one.formula.replaces)
-        self._items = [(one, _dense(one, read, device)) for one in ordered]
+        self._items = [(one, _dense(one, read, device, once=once)) for one in ordered]
 
     def fill(self, result: torch.Tensor, weight: torch.Tensor, start: int) -> None:
         """Set ``result`` to rows of W′.
@@ -106,13 +109,13 @@ def _oriented(tensor: torch.Tensor, slab: Slab) -> torch.Tensor:
     return values.mT if slab.transposed else values
 
 
-def _dense(one: Contribution, read: Read, device: torch.device | str) -> Dense:
+def _dense(one: Contribution, read: Read, device: torch.device | str, *, once: bool) -> Dense:
     whole = partial(assemble, one.pieces, one.shape, read)
     beside = {
         name: partial(assemble, pieces, parameter_shape(pieces), read)
         for name, pieces in one.beside.items()
     }
-    return Dense(one.formula, one.shape, whole, device, beside)
+    return Dense(one.formula, one.shape, whole, device, beside, once=once)
 
 
 def assemble(pieces: Sequence[Piece], shape: tuple[int, ...], read: Read) -> torch.Tensor:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import math
-from itertools import product
 from typing import TYPE_CHECKING
 
 import torch
 
 from rankloom.adapter.change import Computed, ExpertLowRank, LowRank
 from rankloom.apply.dense import Slabs
-from rankloom.change.dtypes import ALL_DTYPES, FLOATS
+from rankloom.change.dtypes import FLOATS
 from rankloom.change.formula import ByRows, Product
+from rankloom.change.read import read_box
 from rankloom.change.replay import check_tile, draw, half_unit, sample
 from rankloom.errors import AdapterError, BaseError
 from rankloom.tensorfile.header import read_header
 from rankloom.tensorfile.index import spans
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from rankloom.apply.placed import Placed
@@ -105,14 +105,14 @@ def _check(item: Placed, written: TensorEntry, seed: str) -> None:
         range(span, span + 1) if isinstance(span, int) else range(span[0], span[-1] + 1)
         for span in tile
     ]
-    found = _read(written, box)
+    found = read_box(written, box)
     if not found.is_floating_point():
         return  # integers are copied
     before = torch.zeros(found.shape).double()
     if item.source is not None:
-        before = _read(item.source, box).double()
+        before = read_box(item.source, box).double()
     expected, magnitude = before.clone(), before.abs()
-    Slabs(item.contributions).add_(expected, before, box, magnitude)
+    Slabs(item.contributions, once=True).add_(expected, before, box, magnitude)
     allowed = half_unit(expected, found.dtype) + _unit(item, found.dtype) * magnitude
     check_tile(found, expected, allowed, item.name, tuple(box))
 
@@ -128,26 +128,3 @@ def _unit(item: Placed, dtype: torch.dtype) -> float:
     wide = torch.float64 in {source, dtype}
     terms = sum(one.formula.rank for one in item.contributions) + 4
     return terms * torch.finfo(torch.float64 if wide else torch.float32).eps / 2
-
-
-def _read(entry: TensorEntry, box: Sequence[range]) -> torch.Tensor:
-    """Return a box of a stored tensor in its own dtype."""
-    dtype = ALL_DTYPES[entry.dtype]
-    found = torch.empty([len(span) for span in box], dtype=dtype)
-    last = box[-1] if box else range(1)
-    rows = found.reshape(-1, len(last)).view(torch.uint8).numpy()
-    with entry.path.open("rb", buffering=0) as stream:
-        for row, start in zip(rows, _starts(entry.shape, box), strict=True):
-            stream.seek(entry.start + start * dtype.itemsize)
-            if stream.readinto(row.data) != len(row):
-                message = f"FMT008 {entry.path} ends inside {entry.name}: it changed meanwhile"
-                raise BaseError(message, hint="apply again when nothing writes to the files")
-    return found
-
-
-def _starts(shape: Sequence[int], box: Sequence[range]) -> Iterable[int]:
-    """Yield the number of the first element of each row of a box."""
-    strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
-    firsts = [*box[:-1], box[-1][:1]] if box else []
-    for place in product(*firsts):
-        yield sum(number * stride for number, stride in zip(place, strides, strict=True))

@@ -12,7 +12,8 @@ import torch
 from rankloom.adapter.change import Computed, ExpertLowRank, LowRank, Replacement, Rows
 from rankloom.change.evaluate import Recent, factors
 from rankloom.change.formula import ByRows, Product
-from rankloom.change.kinds import FORMULAS
+from rankloom.change.kinds import FACTORS, FORMULAS
+from rankloom.change.parts import part_factors
 from rankloom.change.portions import Portions
 from rankloom.change.read import read_doubles
 from rankloom.errors import AdapterError, IncompatibleError, UnsupportedAdapterError
@@ -41,6 +42,7 @@ class Dense:
         whole: gives all of the parameter in float64, for what depends on its values.
         device: where the parameter is.
         beside: the same for other parameters of its module, by name.
+        once: one small part is asked for and no other, so no more of the factors is read.
     """
 
     def __init__(
@@ -50,9 +52,11 @@ class Dense:
         whole: Callable[[], torch.Tensor],
         device: torch.device | str = "cpu",
         beside: Mapping[str, Callable[[], torch.Tensor]] | None = None,
+        *,
+        once: bool = False,
     ) -> None:
         self._formula, self._shape, self._whole = formula, shape, whole
-        self._device, self._beside = device, beside or {}
+        self._device, self._beside, self._once = device, beside or {}, once
         self._computed: dict[int, torch.Tensor] = {}
         self._factors: dict[int, Term] = {}
         self._portions: dict[int, Portions] = {}
@@ -102,7 +106,7 @@ class Dense:
                 delta = self._portions.setdefault(number, Portions(change)).part(part)
                 total += abs(item.weight) * delta.to(self._device).abs()
             elif isinstance(change, Computed):
-                total += abs(item.weight) * self._delta(number, change)[index(part)].abs()
+                total += abs(item.weight) * self._size(number, change)[index(part)]
             else:
                 where, values = _in_place(change, part)
                 total[where] += abs(item.weight) * values.to(self._device).abs()
@@ -142,23 +146,42 @@ class Dense:
             ]
             nothing = torch.zeros(sizes(part), dtype=torch.float64, device=self._device)
             return torch.stack(found) if found else nothing
+        b, a, scale = self._cut(number, change, part)
+        product = abs(scale) * (b.abs() @ a.abs()) if absolute else scale * (b @ a)
+        return product.view(sizes(part[-2:]))
+
+    def _cut(self, number: int, change: LowRank | ExpertLowRank | Product, part: Spans) -> Term:
+        """Return rows of B and columns of A."""
+        if self._once:
+            if number not in self._factors:
+                self._factors[number] = self._here(part_factors(change, part))
+            return self._factors[number]
         b, a, scale = self._matrix(number, change, part[:-2])
         # An int keeps its axis until the product is made.
         rows, columns = (slice(n, n + 1) if isinstance(n, int) else n for n in index(part[-2:]))
-        b, a = b[rows], a[:, columns]
-        product = abs(scale) * (b.abs() @ a.abs()) if absolute else scale * (b @ a)
-        return product.view(sizes(part[-2:]))
+        return Term(b[rows], a[:, columns], scale)
+
+    def _here(self, term: Term) -> Term:
+        b, a = (matrix.to(self._device).double() for matrix in (term.b, term.a))
+        return Term(b, a, term.coefficient)
 
     def _matrix(
         self, number: int, change: LowRank | ExpertLowRank | Product, expert: Spans
     ) -> Term:
         if number in self._factors:
             return self._factors[number]
-        b, a, scale = factors(change, index(expert), self._recent)
-        term = Term(b.to(self._device).double(), a.to(self._device).double(), scale)
+        term = self._here(factors(change, index(expert), self._recent))
         if not expert:  # the next part needs the same
             self._factors[number] = term
         return term
+
+    def _size(self, number: int, change: Computed) -> torch.Tensor:
+        """Return |B|·|A| of what can be kept as factors, and else |W′ − W|."""
+        if change.kind not in FACTORS:
+            return self._delta(number, change).abs()
+        terms = FACTORS[change.kind](_tensors(change.tensors, self._device), change.options)
+        products = [abs(term.coefficient) * (term.b.abs() @ term.a.abs()) for term in terms]
+        return torch.stack(products).sum(0).view(self._shape)
 
     def _delta(self, number: int, change: Computed) -> torch.Tensor:
         if number not in self._computed:

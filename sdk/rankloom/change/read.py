@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import os
+from itertools import product
+from operator import mul
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +14,8 @@ from rankloom.change.dtypes import FLOATS, INTEGERS
 from rankloom.errors import AdapterError, UnsupportedAdapterError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from rankloom.tensorfile.header import TensorEntry
 
 
@@ -47,9 +53,44 @@ def _read(entry: TensorEntry, offset: int, count: int) -> torch.Tensor:
         while view and (done := stream.readinto(view)):
             view = view[done:]
     if view:
-        message = f"FMT008 {entry.path} ends inside {entry.name}: the file changed meanwhile"
+        message = f"FMT008 {entry.path} ends inside {entry.name}: it changed meanwhile"
         raise AdapterError(message, hint="pull or copy the adapter again")
     return data
+
+
+def read_box(entry: TensorEntry, box: Sequence[range]) -> torch.Tensor:
+    """Return a box of a tensor in its own dtype, reading hardly more than that.
+
+    Args:
+        entry: the tensor.
+        box: a range without steps on each axis.
+
+    Raises:
+        AdapterError: the file ends before the tensor does.
+    """
+    dtype, shape = _KNOWN[entry.dtype], entry.shape
+    found = torch.empty([len(span) for span in box], dtype=dtype)
+    if len(box) > 1 and len(box[-1]) == shape[-1]:  # whole rows lie together
+        *box, rows, columns = box
+        width = len(columns)
+        box = (*box, range(rows.start * width, rows.stop * width))
+        shape = (*shape[:-2], shape[-2] * width)
+    runs = found.reshape(-1, len(box[-1]) if box else 1).view(torch.uint8).numpy()
+    with entry.path.open("rb", buffering=0) as stream:
+        for run, start in zip(runs, _starts(shape, box), strict=True):
+            offset = entry.start + start * dtype.itemsize
+            if os.preadv(stream.fileno(), [run.data], offset) != len(run):
+                message = f"FMT008 {entry.path} ends inside {entry.name}: it changed meanwhile"
+                raise AdapterError(message, hint="pull or copy the adapter again")
+    return found
+
+
+def _starts(shape: Sequence[int], box: Sequence[range]) -> Iterator[int]:
+    """Yield the number of the first element of each run of a box."""
+    strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    firsts = [*box[:-1], box[-1][:1]] if box else []
+    for place in product(*firsts):
+        yield sum(map(mul, place, strides))
 
 
 def read_doubles(entry: TensorEntry, rows: range | None = None) -> torch.Tensor:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import torch
-
 from rankloom.change.formula import Sum, TargetChange, Weighted
+from rankloom.change.threads import one_thread
 from rankloom.compose import elements, factored, summed
 from rankloom.compose.losses import Loss, Losses
 from rankloom.recipe.factored import is_factored
 from rankloom.recipe.methods import find_method
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from rankloom.recipe.plan import Plan, PlannedTarget
 
@@ -36,7 +34,7 @@ def compute(plan: Plan, digests: Sequence[str]) -> tuple[tuple[TargetChange, ...
     """
     engine = find_method(plan.method).engine
     changes, losses = [], []
-    with _one_thread():
+    with one_thread():
         for target in plan.targets:
             terms, loss = _terms(engine, plan, target, digests)
             changes.append(_change(target, terms))
@@ -67,13 +65,3 @@ def _change(target: PlannedTarget, terms: Sequence[Weighted]) -> TargetChange:
         origin,
         target.fan_in_fan_out,
     )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rankloom import digest
 from rankloom.change.read import as_bytes
+from rankloom.change.threads import one_thread
 from rankloom.compose.replay import replay
 from rankloom.files import output_folder, sync, write_atomic
 from rankloom.manifest import RECORD, FileEntry, Manifest
@@ -60,7 +61,7 @@ def save(
         IntegrityError: it would have another record than ``wanted``, or what was written is not
             what the changes give.
     """
-    with output_folder(target) as folder:
+    with one_thread(), output_folder(target) as folder:
         write_atomic(folder / CONFIG, _pretty(config))
         _write_tensors(forms, folder / WEIGHTS)
         replay(changes, folder, digest.of_json(lock.to_json()))
