@@ -30,7 +30,7 @@ serve: $(VENV)/.dev  ## A registry on this machine
 	$(BIN)/loractl serve
 
 bench: $(VENV)/.dev  ## The benchmarks; results in benchmarks/results
-	$(BIN)/python benchmarks/apply_memory.py
+	$(BIN)/python benchmarks/apply_checkpoint.py
 	$(BIN)/python benchmarks/command_latency.py
 
 # On the GPU machine's own Python: only torch, numpy and pytest need to be there.

@@ -1,16 +1,20 @@
-"""Peak memory and time of applying two adapters to a checkpoint, beside ``cp`` and PEFT.
+"""Time and peak memory of applying two adapters to a checkpoint, beside ``cp``, PEFT and mergekit.
 
-Each measurement runs in a process of its own, which reads its peak resident set from the kernel.
-No figure is printed before the output of a run was compared with the float64 sum.
+Each measurement runs in a process of its own, which reads its peak resident set from the kernel;
+its clock starts when its imports are done. Contenders take turns, and nothing is left to be written
+to the disk when one begins. No figure is printed before the output of a run was compared with the
+float64 sum.
 
-    python benchmarks/apply_memory.py --sizes 1 3 --rounds 3
+    python benchmarks/apply_checkpoint.py --sizes 2 6 --rounds 5
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -124,18 +128,20 @@ def peak():
 RANKLOOM = (
     PEAK
     + """
-import sys, warnings
+import sys, time, warnings
 from pathlib import Path
 warnings.simplefilter("ignore")
 from rankloom.adapter.reader import read
 from rankloom.composition import Part, compose
 from rankloom.digest import of_json
+import rankloom.apply.checkpoint, rankloom.compose.compute
 import torch
 torch.set_num_threads(int(sys.argv[1]))
+began = time.perf_counter()
 base, out, *adapters = map(Path, sys.argv[2:])
 parts = [Part(read(path), of_json(path.name), path.name) for path in adapters]
-report = compose(parts, [1.0, -0.5]).apply_to(base, out)
-print(json.dumps({"seconds": report.seconds, "peak_mib": peak()}))
+compose(parts, [1.0, -0.5]).apply_to(base, out)
+print(json.dumps({"seconds": time.perf_counter() - began, "peak_mib": peak()}))
 """
 )
 
@@ -162,11 +168,25 @@ print(json.dumps({"seconds": time.perf_counter() - began, "peak_mib": peak()}))
 """
 )
 
-IMPORT = (
+MERGEKIT = (
     PEAK
     + """
-import torch
-print(json.dumps({"peak_mib": peak()}))
+import sys, time
+from pathlib import Path
+import torch, yaml
+from mergekit.config import MergeConfiguration
+from mergekit.merge import run_merge
+from mergekit.options import MergeOptions
+torch.set_num_threads(int(sys.argv[1]))
+base, out, one, two = sys.argv[2:]
+began = time.perf_counter()
+models = [{"model": f"{base}+{path}", "parameters": {"weight": weight}}
+          for path, weight in ((one, 1.0), (two, -0.5))]
+config = {"merge_method": "task_arithmetic", "base_model": base, "dtype": "bfloat16",
+          "models": models}
+options = MergeOptions(lora_merge_cache=out + "-cache", copy_tokenizer=False, quiet=True)
+run_merge(MergeConfiguration.model_validate(config), out, options)
+print(json.dumps({"seconds": time.perf_counter() - began, "peak_mib": peak()}))
 """
 )
 
@@ -178,10 +198,11 @@ print(json.dumps({"seconds": time.perf_counter() - began}))
 """
 
 
-def measure(script: str, arguments: list[str]) -> dict[str, float]:
+def measure(script: str, arguments: list[str], python: str = sys.executable) -> dict[str, float]:
     """Run a script in a process of its own; return what it measured of itself."""
+    os.sync()  # what the last one left to be written would slow this one down
     done = subprocess.run(
-        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False
+        [python, "-c", script, *arguments], capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
         raise SystemExit(done.stderr)
@@ -225,24 +246,45 @@ def run_size(folder: Path, gigabytes: float, options: argparse.Namespace) -> dic
     for seed, path in enumerate(adapters, 1):
         write_adapter(path, base, seed)
     arguments = [str(value) for value in (options.threads, base, out, *adapters)]
-    scripts = {"import torch": IMPORT, "cp": COPY, "rankloom": RANKLOOM}
-    if gigabytes <= options.peft_up_to:
-        scripts["peft"] = PEFT
+    scripts = {"cp": COPY, "rankloom": RANKLOOM, **others(gigabytes, options)}
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in scripts}
     wrong: dict[str, float] = {}
     for number in range(options.rounds):
         for name, script in scripts.items():
-            runs[name].append(measure(script, arguments))
-            if number == 0 and name in {"rankloom", "peft"}:
+            if name in OTHERS and number >= options.others_rounds:
+                continue
+            python = options.mergekit if name == "mergekit" else sys.executable
+            runs[name].append(measure(script, arguments, python))
+            if number == 0 and name != "cp":
                 wrong[name] = check(base, out, adapters)
-            shutil.rmtree(out, ignore_errors=True)
+            for path in (out, folder / "out-cache"):
+                shutil.rmtree(path, ignore_errors=True)
     if wrong["rankloom"] > 1e-4:
         raise SystemExit(f"rankloom is wrong on {wrong['rankloom']:.2e} of the elements")
     return {
         "bytes": sum(path.stat().st_size for path in base.iterdir()),
         "share of elements that are not the rounded float64 sum": wrong,
+        "seconds of rankloom to those of the cp before it": paired(runs["rankloom"], runs["cp"]),
         **{name: summary(found) for name, found in runs.items()},
     }
+
+
+OTHERS = {"peft": PEFT, "mergekit": MERGEKIT}
+
+
+def others(gigabytes: float, options: argparse.Namespace) -> dict[str, str]:
+    """Return the scripts of the other programs that this checkpoint is not too large for."""
+    if gigabytes > options.others_up_to:
+        return {}
+    return {
+        name: script for name, script in OTHERS.items() if name != "mergekit" or options.mergekit
+    }
+
+
+def paired(runs: list[dict[str, float]], before: list[dict[str, float]]) -> float:
+    """Return the median of the ratios of neighbours."""
+    ratios = [one["seconds"] / two["seconds"] for one, two in zip(runs, before, strict=True)]
+    return round(statistics.median(ratios), 3)
 
 
 def summary(runs: list[dict[str, float]]) -> dict[str, object]:
@@ -254,16 +296,20 @@ def summary(runs: list[dict[str, float]]) -> dict[str, object]:
 def main() -> None:
     """Measure, print and keep the result as JSON."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--sizes", type=float, nargs="+", default=[1, 3], help="GB of checkpoint")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sizes", type=float, nargs="+", default=[2, 6], help="GB of checkpoint")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--peft-up-to", type=float, default=1, help="GB up to which PEFT runs too")
+    parser.add_argument(
+        "--others-up-to", type=float, default=2, help="GB up to which others run too"
+    )
+    parser.add_argument("--others-rounds", type=int, default=1)
+    parser.add_argument("--mergekit", help="a Python that has mergekit (no constraint of ours)")
     options = parser.parse_args()
     results: dict[str, object] = {"threads": options.threads, "rounds": options.rounds}
     for gigabytes in options.sizes:
         with tempfile.TemporaryDirectory() as folder:
             results[f"{gigabytes:g} GB"] = run_size(Path(folder), gigabytes, options)
-    print(write("apply_memory", results, ("torch", "peft", "transformers")).read_text())
+    print(write("apply_checkpoint", results, ("torch", "peft", "transformers")).read_text())
 
 
 if __name__ == "__main__":
