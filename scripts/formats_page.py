@@ -1,14 +1,11 @@
 """Writes ``docs/formats.md`` from the readers themselves; a test compares the two."""
 
 import functools
-import inspect
-import re
 import sys
 from pathlib import Path
 from types import ModuleType
 
 from rankloom.adapter import fields, kinds
-from rankloom.change.kinds import FACTORS
 
 PAGE = Path(__file__).parents[1] / "docs/formats.md"
 
@@ -19,20 +16,54 @@ the config is either understood or refused by name; nothing is ignored in silenc
 
 A change can always be applied to a base, on disk and live, and composed with others by
 W + Σ wᵢ(Wᵢ′ − W). Saving a composition as a PEFT folder needs factors: *export* says whether a
-kind has them. Where it has none, apply the composition to a base instead.
+kind has them; what replaces values of the base can be saved with a weight of 1 in all, beside
+factors. Where a kind has none, apply the composition to a base instead. LoHa and AdaLoRA are saved
+as for linear layers, since their files do not tell a convolution's kernel: PEFT and rankloom refuse
+the result on a convolution by its shape.
 """
 
 REST = """
 ## Other formats in
-`loractl convert FILE -o DIR [--base BASE]` turns a safetensors LoRA of another tool into a PEFT
-folder. Factors keep their bytes; a scale becomes alpha / rank, in `rank_pattern` and
-`alpha_pattern` where modules differ. What it cannot carry over is refused by name.
+`loractl convert SOURCE -o DIR [--base BASE]` turns a LoRA of another tool into a PEFT folder. What
+it cannot carry over is refused by name, and what it wrote is read back, and checked against the
+base, before it gets its name.
 
 | format | keys | alpha |
 | --- | --- | --- |
-| kohya | `….lora_down.weight`, `….lora_up.weight` (flat: `--base`) | `….alpha`, else the rank |
-| diffusers | `….lora.down.weight` and its like, `….lora_A.weight` | `….alpha`, else the rank |
+| kohya | `….lora_down.weight`, `….lora_up.weight`, `….lora_mid.weight` | `….alpha`, else the rank |
+| LyCORIS | the same, `….dora_scale`, `….hada_w1_a`, `….lokr_w1` … | `….alpha`, else the rank |
+| diffusers | `….lora.down.weight` and its like | `….alpha`, else the rank |
+| diffusers | `….lora_A.weight`, `….lora_B.weight` | the file's metadata, else the rank |
 | loralib | `….lora_A`, `….lora_B` | `--alpha` |
+| PEFT, pickled | a folder with `adapter_model.bin` | its config |
+
+```console
+$ loractl convert style.safetensors -o ./style --base ./llama
+$ loractl convert style.pt -o ./style-2 --base ./llama --allow-pickle
+$ loractl convert ./old-peft -o ./adapter --allow-pickle
+$ loractl convert pipeline.safetensors -o ./pipeline-lora --base ./pipeline
+```
+
+* **Names.** kohya's underscores are told apart by the base: a name of no module, or of two, is
+  refused with the candidates. Modules get the names that they have in memory in the class of the
+  base's `config.json`, where PEFT looks for them, as transformers 5 has them. Without `--base`
+  dotted names stay as they are, unchecked, and the report says so.
+* **Pipelines.** A file for several models (`lora_unet_`, `lora_te1_`, `text_encoder.` …) becomes a
+  folder for each; `--base` is then the pipeline's folder. Names of Stability's own checkpoints
+  (`input_blocks_…`) are not those of diffusers, and are refused.
+* **Types.** LoRA, with a middle factor for convolutions too; DoRA whose `dora_scale` is one number
+  for each output; LoHa; LoKr, if PEFT's `decompose_factor` makes the same shapes. A file has one.
+* **Pickles** (`.bin`, `.pt`, `.pth`, `.ckpt`) are read only with `--allow-pickle`, by an unpickler
+  that rebuilds tensors and calls nothing else. Everywhere else they are refused (`SEC001`).
+
+## LoRA folders out
+What `compose` and `convert` write as LoRA is the same change to every engine: one rank and one
+scale for all modules, no `rank_pattern`, no `alpha_pattern`, which SGLang, TGI, LoRAX, llama.cpp
+and TensorRT-LLM read in part or not at all ([why](adr/0004-one-rank.md)). Smaller ranks are
+filled up with zeros, scales go into B. In `compose` they do so in float32 (float64 if an adapter
+is); in `convert` factors keep their bits if all modules have one scale, and become float32, or
+float64 where only that holds the products, if not. vLLM wants `--max-lora-rank` to be at least
+the rank, of 8, 16, 32, 64, 128, 256, 320, 512: `rank=` brings a composition there.
 
 ## Forms of a base
 A folder with `config.json` and safetensors, in one file or sharded with an index; names of
@@ -68,14 +99,15 @@ def _row(cells: tuple[str, ...]) -> str:
 
 
 def _lora() -> str:
-    modules = [_module(reader) for reader in (*kinds.LORA, *kinds.SHARED)]
-    rows = [(_about(module), _export(module)) for module in dict.fromkeys(modules)]
+    rows = [(_about(_module(reader)), export) for reader, export in kinds.LORA_EXPORT.items()]
     return _table("`peft_type` LORA", ("what", "export"), rows)
 
 
 def _types() -> str:
-    found = {name: _module(kind.read) for name, kind in sorted(kinds.KINDS.items())}
-    rows = [(f"`{name}`", _about(module), _export(module)) for name, module in found.items()]
+    rows = [
+        (f"`{name}`", _about(_module(kind.read)), kind.export)
+        for name, kind in sorted(kinds.KINDS.items())
+    ]
     return _table("Other types", ("`peft_type`", "what", "export"), rows)
 
 
@@ -94,18 +126,6 @@ def _about(module: ModuleType) -> str:
     """Return the first sentence of a module, which says what it reads."""
     text = " ".join((module.__doc__ or "").split("\n\n")[0].split())
     return text.rstrip(".")
-
-
-def _export(module: ModuleType) -> str:
-    """Say whether every change that a module makes has factors."""
-    source = inspect.getsource(module)
-    formulas = set(re.findall(r"Computed\(\s*\"(\w+)\"", source))
-    named = "Replacement(" in source or "Rows(" in source
-    if formulas:
-        return "yes" if formulas <= FACTORS.keys() else "no"
-    if "Computed(" in source:
-        return "no"
-    return "alone" if named else "yes"
 
 
 if __name__ == "__main__":

@@ -359,15 +359,22 @@ def test_vblora_mixes_the_best_vectors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "options"),
+    ("kind", "targets", "options"),
     [
-        ("DELORA", {"r": 3, "init_weights": False}),
-        ("UNILORA", {"save_indices": True}),
-        ("VBLORA", BANK),
+        ("ADALORA", MATRICES, {"init_r": 4, "target_r": 2, "total_step": 10}),
+        ("DELORA", MATRICES, {"r": 3, "init_weights": False}),
+        ("GRALORA", MATRICES, {"r": 8, "alpha": 5, "gralora_k": 4}),
+        ("GRALORA", MATRICES, {"r": 4, "alpha": 5, "gralora_k": 2, "hybrid_r": 3}),
+        ("LOHA", MATRICES, {"r": 3, "alpha": 5}),
+        ("LOHA", ["plane", "grouped", "line"], {"r": 2, "alpha": 5, **TUCKER}),
+        ("UNILORA", MATRICES, {"save_indices": True}),
+        ("VBLORA", MATRICES, BANK),
     ],
 )
-def test_factors_multiply_to_the_delta(tmp_path: Path, kind: str, options: dict[str, Any]) -> None:
-    base, _ = write(tmp_path, config(kind, MATRICES, **options))
+def test_factors_multiply_to_the_delta(
+    tmp_path: Path, kind: str, targets: Iterable[str], options: dict[str, Any]
+) -> None:
+    base, _ = write(tmp_path, config(kind, targets, **options))
     for target in read(tmp_path).targets:
         change = target.change
         assert isinstance(change, Computed)
@@ -375,7 +382,17 @@ def test_factors_multiply_to_the_delta(tmp_path: Path, kind: str, options: dict[
         terms = FACTORS[change.kind](tensors, change.options)
         product = sum(term.coefficient * term.b @ term.a for term in terms)
         assert isinstance(product, torch.Tensor)
-        close(product, delta(base, target))
+        close(product, delta(base, target).flatten(1))
+
+
+def test_waveft_checks_how_many_coefficients_there_are_in_all(tmp_path: Path) -> None:
+    options = {"n_frequency": 9, "proportional_parameters": True, "init_weights": False}
+    write(tmp_path, config("WAVEFT", [*MATRICES, "odd"], **options))
+    assert len(read(tmp_path).targets) == 4
+    for wrong in (7, 11):
+        edit_config(tmp_path, n_frequency=wrong)
+        [finding] = inspect(tmp_path).findings
+        assert finding.rule == "TEN003"
 
 
 REFUSED: list[tuple[str, list[str], dict[str, Any], str]] = [

@@ -14,7 +14,7 @@ from peft import (
     DeloraConfig,
     IA3Config,
     LNTuningConfig,
-    LoHaConfig,
+    LoKrConfig,
     LoraConfig,
     PeftModel,
     VBLoRAConfig,
@@ -104,7 +104,7 @@ REFUSED: dict[str, tuple[Callable[[], PeftConfig], str]] = {
     "bias of B": (lora("q_proj", lora_bias=True), r"q_proj\.bias: it is no module's weight"),
     "(IA)³": (lambda: IA3Config(target_modules=["q_proj"], feedforward_modules=[]), "q_proj"),
     "norms": (lambda: LNTuningConfig(target_modules=["norm"]), "only replaces modules"),
-    "LoHa": (lambda: LoHaConfig(r=4, target_modules=["q_proj"]), "loha is no product"),
+    "LoKr": (lambda: LoKrConfig(r=4, target_modules=["q_proj"]), "lokr is no product"),
 }
 
 

@@ -29,8 +29,8 @@ LINEAR = ("lora_A.weight", "lora_B.weight")
 EMBEDDING = ("lora_embedding_A", "lora_embedding_B")
 
 
-_MATRICES = frozenset(["delora", "unilora", "vblora"])
-"""Kinds of linear layers only."""
+_MATRICES = frozenset(["adalora", "loha"])
+"""Kinds whose matrix does not tell whether the layer is linear; a convolution refuses its LoRA."""
 
 
 class CannotSaveError(Exception):

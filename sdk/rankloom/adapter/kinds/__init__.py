@@ -43,7 +43,7 @@ from rankloom.adapter.kinds import (
     vblora,
     vera,
 )
-from rankloom.adapter.kinds.kind import Kind
+from rankloom.adapter.kinds.kind import Export, Kind
 from rankloom.adapter.kinds.reading import Reader, Reading
 from rankloom.adapter.kinds.unmergeable import UNMERGEABLE
 
@@ -52,8 +52,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KINDS",
+    "LORA_EXPORT",
     "NOT_LISTED",
     "UNMERGEABLE",
+    "Export",
     "Kind",
     "Reader",
     "Reading",
@@ -63,7 +65,7 @@ __all__ = [
 
 NOT_LISTED = lora_kinds.NOT_LISTED
 
-LORA: tuple[Reader, ...] = lora_kinds.READERS
+LORA: tuple[Reader, ...] = tuple(lora_kinds.READERS)
 """Readers of the type LORA."""
 
 LORA_OPTIONS: frozenset[str] = lora_kinds.OPTIONS
@@ -71,6 +73,9 @@ LORA_OPTIONS: frozenset[str] = lora_kinds.OPTIONS
 
 SHARED: tuple[Reader, ...] = (saved.read,)
 """Readers of what every type can have besides, after those of its own: saved modules, biases."""
+
+LORA_EXPORT: Mapping[Reader, Export] = {**lora_kinds.READERS, saved.read: "with weight 1"}
+"""Whether what each of these readers finds in an adapter of the type LORA can be saved again."""
 
 SHARED_OPTIONS: frozenset[str] = saved.OPTIONS
 """Options that some shared reader understands, out of ``fields.COMMON_OPTIONS``."""

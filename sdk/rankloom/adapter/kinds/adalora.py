@@ -82,4 +82,5 @@ KIND = Kind(
         for name, default in fields.OPTIONS.items()
         if name not in fields.COMMON_OPTIONS
     },
+    export="yes",
 )

@@ -51,4 +51,5 @@ KIND = Kind(
         "lambda_pattern": "how the bound began; the file holds how it ended",
         "module_dropout": "acts in training only",
     },
+    export="yes",
 )

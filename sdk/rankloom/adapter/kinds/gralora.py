@@ -59,4 +59,5 @@ KIND = Kind(
         "gralora_k": Field(whole(1), 2),
     },
     training={"gralora_dropout": "acts in training only"},
+    export="yes",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 
 Parse = Callable[[str, Any], Any]
 """Checks the JSON value of the field of this name and returns it, or raises ``FieldError``."""
+
+
+Export = Literal["yes", "with weight 1", "no"]
+"""Whether a composition of a kind's changes can be saved as a PEFT folder.
+
+Products of factors can, values that replace the base's only as they are, and the rest cannot.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,7 @@ class Kind:
         fixed: what must stand at this default, since rankloom does not do anything else.
         shared: full keys of tensors that belong to no module (``base_model.vera_A``), or what
             such keys begin with, ending in a dot; the reader gets them under these keys.
+        export: whether its changes have a form in a PEFT folder.
     """
 
     peft_type: str
@@ -52,6 +60,7 @@ class Kind:
     training: Mapping[str, str] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     shared: frozenset[str] = frozenset()
+    export: Export = "no"
 
     def shares(self, key: str) -> bool:
         """Tell whether a tensor of this full key belongs to no module."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rankloom.adapter import config_checks as checks
 from rankloom.adapter.change import Computed, Target
-from rankloom.adapter.kinds.kind import Field, Kind
+from rankloom.adapter.kinds.kind import Kind
 from rankloom.adapter.kinds.layout import read_layouts
+from rankloom.adapter.kinds.lycoris import FIELDS, TRAINING, ranks_and_scales
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -35,30 +35,23 @@ _KERNEL = {
 
 
 def _read(config: AdapterConfig, tensors: Mapping[str, TensorEntry]) -> Reading:
-    rank = config.by_module("r", "rank_pattern")
-    alpha = config.by_module("alpha", "alpha_pattern")
+    rank, scale = ranks_and_scales(config)
 
     def build(parts: Parts) -> Iterator[Target]:
-        options = {"scale": alpha(parts.module) / rank(parts.module)}
-        formula = "loha_kernel" if "hada_t1" in parts.tensors else "loha"
-        yield Target(parts.module, "loha", Computed(formula, parts.tensors, options))
+        options = {"scale": scale(parts.module)}
+        yield Target(parts.module, "loha", _change(parts, options))
 
     layouts = [_MATRIX, _KERNEL]
     return read_layouts(tensors, layouts, build, known=lambda module: {"r": rank(module)})
 
 
-KIND = Kind(
-    "LOHA",
-    _read,
-    fields={
-        "r": Field(checks.rank, 8),
-        "alpha": Field(checks.alpha, 8),
-        "rank_pattern": Field(checks.rank_pattern),
-        "alpha_pattern": Field(checks.alpha_pattern),
-    },
-    training={
-        "rank_dropout": "acts in training only",
-        "module_dropout": "acts in training only",
-        "use_effective_conv2d": "the names of the tensors tell",
-    },
-)
+def _change(parts: Parts, options: Mapping[str, float]) -> Computed:
+    if "hada_t1" not in parts.tensors:  # a convolution's matrix does not tell its kernel
+        return Computed("loha", parts.tensors, options)
+    shape = tuple(parts.sizes[axis] for axis in ("out", "in", "height", "width"))
+    # A kernel of one dimension is stored with a width of 1.
+    known = shape if shape[-1] > 1 else None
+    return Computed("loha_kernel", parts.tensors, options, shape=known)
+
+
+KIND = Kind("LOHA", _read, fields=FIELDS, training=TRAINING, export="yes")

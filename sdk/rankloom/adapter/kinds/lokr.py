@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rankloom.adapter import config_checks as checks
 from rankloom.adapter.change import Computed, Target
-from rankloom.adapter.kinds.kind import Field, Kind
+from rankloom.adapter.kinds.kind import Kind
 from rankloom.adapter.kinds.layout import read_layouts
+from rankloom.adapter.kinds.lycoris import FIELDS, TRAINING, ranks_and_scales
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,11 +31,10 @@ _LAYOUTS = [first | second for first in _FIRST for second in _SECOND]
 
 
 def _read(config: AdapterConfig, tensors: Mapping[str, TensorEntry]) -> Reading:
-    rank = config.by_module("r", "rank_pattern")
-    alpha = config.by_module("alpha", "alpha_pattern")
+    rank, scale = ranks_and_scales(config)
 
     def build(parts: Parts) -> Iterator[Target]:
-        options = {"scale": alpha(parts.module) / rank(parts.module)}
+        options = {"scale": scale(parts.module)}
         yield Target(parts.module, "lokr", Computed("lokr", parts.tensors, options))
 
     return read_layouts(tensors, _LAYOUTS, build, known=lambda module: {"r": rank(module)})
@@ -44,17 +43,10 @@ def _read(config: AdapterConfig, tensors: Mapping[str, TensorEntry]) -> Reading:
 KIND = Kind(
     "LOKR",
     _read,
-    fields={
-        "r": Field(checks.rank, 8),
-        "alpha": Field(checks.alpha, 8),
-        "rank_pattern": Field(checks.rank_pattern),
-        "alpha_pattern": Field(checks.alpha_pattern),
-    },
+    fields=FIELDS,
     training={
-        "rank_dropout": "acts in training only",
+        **TRAINING,
         "rank_dropout_scale": "acts in training only",
-        "module_dropout": "acts in training only",
-        "use_effective_conv2d": "the names of the tensors tell",
         "decompose_both": "the names of the tensors tell",
         "decompose_factor": "the shapes of the tensors tell",
     },

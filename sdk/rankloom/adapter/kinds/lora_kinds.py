@@ -21,24 +21,27 @@ from rankloom.adapter.kinds import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rankloom.adapter.kinds.kind import Export
     from rankloom.adapter.kinds.reading import Reader
 
-READERS: tuple[Reader, ...] = (
-    qalora.read,
-    lora_bias.read,
-    residual_init.read,
-    dora.read,
-    kasa.read,
-    bdlora.read,
-    lora_parameters.read,
-    lora_attention.read,
-    lora_conv.read,
-    lora.read,
-    lora_embedding.read,
-    training_state.read,
-    tokens.read,
-)
-"""Each reads the factors that none before it has taken."""
+READERS: Mapping[Reader, Export] = {
+    qalora.read: "yes",
+    lora_bias.read: "no",
+    residual_init.read: "no",
+    dora.read: "no",
+    kasa.read: "no",
+    bdlora.read: "yes",
+    lora_parameters.read: "yes",
+    lora_attention.read: "no",
+    lora_conv.read: "yes",
+    lora.read: "yes",
+    lora_embedding.read: "yes",
+    training_state.read: "yes",
+    tokens.read: "with weight 1",
+}
+"""Each reads the factors that none before it has taken; whether these can be saved again."""
 
 OPTIONS: frozenset[str] = frozenset(
     [

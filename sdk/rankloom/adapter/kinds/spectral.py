@@ -6,6 +6,7 @@ are drawn by a seed, from the layer's sizes.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rankloom.adapter import config_checks as checks
@@ -13,6 +14,7 @@ from rankloom.adapter.change import Computed, Target
 from rankloom.adapter.field_values import by_pattern, number, whole
 from rankloom.adapter.kinds.kind import Field, Kind
 from rankloom.adapter.kinds.layout import read_layouts
+from rankloom.finding import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -49,12 +51,30 @@ def _spectrum(
         spectrum = {"spectrum": parts.tensors[f"{name}_spectrum"]}
         yield Target(parts.module, name, Computed(name, spectrum, options))
 
-    return read_layouts(
+    reading = read_layouts(
         tensors,
         [{f"{name}_spectrum": "n"}],
         build,
         known=lambda module: {} if spread else {"n": count(module)},
     )
+    return _check_spread(config, reading) if spread else reading
+
+
+def _check_spread(config: AdapterConfig, reading: Reading) -> Reading:
+    """Demand as many coefficients in all as ``n_frequency`` gives to that many modules.
+
+    PEFT spreads them by the sizes of the modules, which only the base tells; it rounds each share,
+    and a share of nothing to one.
+    """
+    each, count = config.options["n_frequency"], len(reading.targets)
+    changes = (target.change for target in reading.targets)
+    found = sum(c.tensors["spectrum"].shape[0] for c in changes if isinstance(c, Computed))
+    if abs(found - each * count) <= count:
+        return reading
+    message = f"{found} coefficients in {count} modules, but n_frequency is {each} for each"
+    fix = "correct n_frequency in adapter_config.json, or save the adapter again"
+    wrong = Finding("TEN003", message, where="n_frequency", fix=fix)
+    return replace(reading, findings=(*reading.findings, wrong))
 
 
 _FIELDS = {

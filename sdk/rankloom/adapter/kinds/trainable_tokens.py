@@ -43,4 +43,9 @@ def _indices(name: str, value: Any) -> tuple[int, ...]:  # noqa: ANN401 - a JSON
     raise refuse(name, value, "a list of rows")
 
 
-KIND = Kind("TRAINABLE_TOKENS", _read, fields={"token_indices": Field(_indices, [])})
+KIND = Kind(
+    "TRAINABLE_TOKENS",
+    _read,
+    fields={"token_indices": Field(_indices, [])},
+    export="with weight 1",
+)

@@ -70,4 +70,5 @@ KIND = Kind(
         "init_theta_d_bound": "how the values began; the file holds how they ended",
     },
     shared=frozenset([f"base_model.{_VALUES}"]),
+    export="yes",
 )

@@ -80,4 +80,5 @@ KIND = Kind(
         "init_logits_std": "how the logits began; the file holds how they ended",
     },
     shared=frozenset([f"base_model.{_BANK}"]),
+    export="yes",
 )

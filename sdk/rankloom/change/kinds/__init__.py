@@ -109,8 +109,15 @@ FORMULAS: dict[str, Formula] = {
 FACTORS: dict[str, Factors] = {
     "bdlora": low_rank.bdlora_factors,
     "lora_conv": low_rank.lora_conv_factors,
+    "adalora": factored.alone(factored.adalora),
     "delora": factored.alone(factored.delora),
+    "gralora": blocks.gralora_factors,
+    "loha": lycoris.loha_factors,
+    "loha_kernel": lycoris.loha_kernel_factors,
     "unilora": factored.alone(factored.unilora),
     "vblora": factored.alone(factored.vblora),
 }
-"""Kinds that can be saved as LoRA: what is not here is no product, or depends on the base."""
+"""Kinds that can be saved as LoRA: what is not here is no product, or depends on the base.
+
+A kind that PEFT puts on embeddings too must not be here, unless its file tells which it is.
+"""

@@ -9,6 +9,7 @@ import torch
 from rankloom.change.kinds.reshape import as_weight
 from rankloom.change.kinds.shapes import require
 from rankloom.errors import AdapterError
+from rankloom_kernels import Term
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,14 +43,26 @@ def gralora(tensors: Tensors, options: Options, weight: torch.Tensor) -> torch.T
         options: ``scale``.
         weight: gives the shape (out, in).
     """
+    delta = sum(coefficient * (b @ a) for b, a, coefficient in gralora_factors(tensors, options))
+    assert isinstance(delta, torch.Tensor)  # noqa: S101 - there is at least one
+    return as_weight(delta, weight, "GraLoRA")
+
+
+def gralora_factors(tensors: Tensors, options: Options) -> list[Term]:
+    """Return the blocks as factors of rank k·r: r for each block column; and the ordinary ones."""
     a, b = tensors["gralora_A"], tensors["gralora_B"]
     count, rank = len(a), a.shape[2] // len(a)
-    # a[n, i, j, q]: block column n, its rank q for block row j; b[j, n, q, o] the other side.
-    a, b = a.view(*a.shape[:2], count, rank), b.view(count, count, rank, b.shape[2])
-    delta = torch.einsum("jnqo,nijq->joni", b, a).flatten(2, 3).flatten(0, 1)
+    rows = torch.block_diag(*a.mT)  # type: ignore[no-untyped-call]
+    # b[j, n, q, o]: block row j, its rank q for block column n. Row n·r + j·r/k + q of A is what
+    # block column n gives to block row j, so that B has nothing in other block rows there.
+    columns = a.new_zeros(count, b.shape[2], count, count, rank)
+    for row in range(count):
+        columns[row, :, :, row] = b[row].view(count, rank, -1).permute(2, 0, 1)
+    terms = [Term(columns.flatten(2).flatten(0, 1), rows, options["scale"])]
     if "gralora_A_general.weight" in tensors:
-        delta += tensors["gralora_B_general.weight"] @ tensors["gralora_A_general.weight"]
-    return as_weight(options["scale"] * delta, weight, "GraLoRA")
+        general = tensors["gralora_B_general.weight"], tensors["gralora_A_general.weight"]
+        terms.append(Term(*general, options["scale"]))
+    return terms
 
 
 def randlora(tensors: Tensors, options: Options, weight: torch.Tensor) -> torch.Tensor:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rankloom.change.kinds.reshape import as_weight
+from rankloom_kernels import Term
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     Tensors = Mapping[str, torch.Tensor]
     Options = Mapping[str, Any]
+    Sides = tuple[torch.Tensor, torch.Tensor]
 
 
 def loha(tensors: Tensors, options: Options, weight: torch.Tensor) -> torch.Tensor:
@@ -46,6 +48,40 @@ def loha_kernel(tensors: Tensors, options: Options, weight: torch.Tensor) -> tor
         for n in (1, 2)
     )
     return as_weight(options["scale"] * first * second, weight, "LoHa")
+
+
+def loha_factors(tensors: Tensors, options: Options) -> list[Term]:
+    """Return (W1a ⋆ W2a)·(W1b ⋆ W2b), ⋆ being all products of a rank of one with one of the other.
+
+    The elementwise product of two matrices of rank r has rank r² at most: as Σᵢ aᵢbᵢ and Σⱼ cⱼdⱼ it
+    is Σᵢⱼ (aᵢ ∘ cⱼ)(bᵢ ∘ dⱼ).
+    """
+    first, second = (
+        (tensors[f"hada_w{n}_a"].T, tensors[f"hada_w{n}_b"].flatten(1)) for n in (1, 2)
+    )
+    return [_pairs(first, second, options)]
+
+
+def loha_kernel_factors(tensors: Tensors, options: Options) -> list[Term]:
+    """Return the same for kernels, of which the core and the input's factor make one side."""
+    first, second = (
+        (
+            tensors[f"hada_w{n}_a"],
+            torch.einsum("ijhw,jn->inhw", tensors[f"hada_t{n}"], tensors[f"hada_w{n}_b"]).flatten(
+                1
+            ),
+        )
+        for n in (1, 2)
+    )
+    return [_pairs(first, second, options)]
+
+
+def _pairs(first: Sides, second: Sides, options: Options) -> Term:
+    """Return the factors of a product of two, each given as (r, out) and (r, …)."""
+    b, a = (
+        (one[:, None] * two[None, :]).flatten(0, 1) for one, two in zip(first, second, strict=True)
+    )
+    return Term(b.T, a, options["scale"])
 
 
 def lokr(tensors: Tensors, options: Options, weight: torch.Tensor) -> torch.Tensor:
