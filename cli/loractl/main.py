@@ -11,6 +11,7 @@ import click
 from loractl.commands import (
     access,
     adapters,
+    admin,
     apply,
     bases,
     compose,
@@ -54,6 +55,7 @@ for command in (
     access.token,
     access.namespace,
     access.audit,
+    admin.admin,
     service.serve,
     service.login,
 ):

@@ -34,8 +34,10 @@ def set_alias(
         RefError: the alias is malformed, or ``latest``.
     """
     _check_movable(alias)
-    catalogue.version(connection, adapter, request.digest)
     adapter_id = _adapter_id(connection, adapter)
+    version = catalogue.version(connection, adapter, request.digest)
+    if version.purged_at is not None:
+        raise catalogue.purged(version.pinned, version.purged_at)
     if request.expected is None:
         changed = _insert(connection, adapter_id, alias, request.digest)
     else:
@@ -81,7 +83,8 @@ def _check_movable(alias: str) -> None:
 
 
 def _adapter_id(connection: sa.Connection, adapter: AdapterName) -> int:
-    statement = sa.select(ADAPTER.c.id).where(catalogue.is_adapter(adapter))
+    # Locked until the change is made: a version that an alias begins to name is not purged.
+    statement = sa.select(ADAPTER.c.id).where(catalogue.is_adapter(adapter)).with_for_update()
     found: int | None = connection.execute(statement).scalar()
     if found is None:
         raise catalogue.no_adapter(adapter)

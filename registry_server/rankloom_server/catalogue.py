@@ -23,6 +23,7 @@ from rankloom_server.models import ADAPTER, ALIAS, BASE, VERSION, VERSION_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
 
     from sqlalchemy import RowMapping
 
@@ -39,16 +40,21 @@ _VERSION_COLUMNS = (
     VERSION.c.digest,
     VERSION.c.facts,
     VERSION.c.yanked,
+    VERSION.c.purged_at,
     VERSION.c.created_at,
     BASE.c.name.label("base"),
 )
 _VERSIONS = VERSION.join(ADAPTER, VERSION.c.adapter_id == ADAPTER.c.id).outerjoin(
     BASE, VERSION.c.base_id == BASE.c.id
 )
-# Number of an adapter's newest version that is not yanked: what the alias ``latest`` means.
-_LATEST = (
+# Number of an adapter's newest version that is neither yanked nor purged: the alias ``latest``.
+LATEST = (
     sa.select(sa.func.max(VERSION.c.number))
-    .where(VERSION.c.adapter_id == ADAPTER.c.id, VERSION.c.yanked.is_(None))
+    .where(
+        VERSION.c.adapter_id == ADAPTER.c.id,
+        VERSION.c.yanked.is_(None),
+        VERSION.c.purged_at.is_(None),
+    )
     .correlate(ADAPTER)
     .scalar_subquery()
 )
@@ -73,6 +79,8 @@ def resolve(connection: sa.Connection, ref: VersionRef) -> ResolvedVersion:
     row = connection.execute(statement).mappings().one_or_none()
     if row is None:
         raise _unresolved(connection, ref)
+    if row["purged_at"] is not None:
+        raise purged(str(ref), row["purged_at"])
     (version,) = _versions(connection, [row])
     return ResolvedVersion(version=version, manifest=Manifest.model_validate_json(row["manifest"]))
 
@@ -83,11 +91,17 @@ def _names(ref: VersionRef) -> sa.ColumnElement[bool]:
     if ref.number is not None:
         return VERSION.c.number == ref.number
     if ref.alias == refs.LATEST:
-        return VERSION.c.number == _LATEST
+        return VERSION.c.number == LATEST
     named = sa.select(ALIAS.c.digest).where(
         ALIAS.c.adapter_id == ADAPTER.c.id, ALIAS.c.name == ref.alias
     )
     return VERSION.c.digest == named.scalar_subquery()
+
+
+def purged(ref: str, when: datetime) -> NotFoundError:
+    """Return the error for a version that is not kept any more."""
+    message = f"{ref} was purged on {when:%Y-%m-%d} by the retention rules of its namespace"
+    return NotFoundError(message, hint="push the same content again to bring this version back")
 
 
 def _unresolved(connection: sa.Connection, ref: VersionRef) -> NotFoundError:
@@ -97,7 +111,7 @@ def _unresolved(connection: sa.Connection, ref: VersionRef) -> NotFoundError:
     message = f"adapter {ref.adapter} has no version {ref}"
     hint = f"'loractl show {ref.adapter}' lists its versions and aliases"
     if ref.alias == refs.LATEST:
-        message = f"every version of adapter {ref.adapter} is yanked"
+        message = f"every version of adapter {ref.adapter} is yanked or purged"
         hint = f"name one by number or digest; {hint}"
     return NotFoundError(message, hint=hint)
 
@@ -162,7 +176,7 @@ def list_adapters(
         .select_from(
             ADAPTER.outerjoin(
                 VERSION,
-                sa.and_(VERSION.c.adapter_id == ADAPTER.c.id, VERSION.c.number == _LATEST),
+                sa.and_(VERSION.c.adapter_id == ADAPTER.c.id, VERSION.c.number == LATEST),
             ).outerjoin(BASE, VERSION.c.base_id == BASE.c.id)
         )
         .where(*conditions)
@@ -269,6 +283,7 @@ def _versions(connection: sa.Connection, rows: Iterable[RowMapping]) -> tuple[Ve
             facts=AdapterFacts.model_validate(row["facts"]),
             created_at=row["created_at"],
             yanked=row["yanked"],
+            purged_at=row["purged_at"],
             aliases=tuple(aliases[row["adapter_id"], row["digest"]]),
         )
         for row in rows

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy.dialects.sqlite.dml import Insert
 
-HEAD = "0002"
+HEAD = "0003"
 """Revision of the newest migration; known here so that a current database needs no Alembic."""
 
 _MIGRATION_LOCK = 0x72616E6B  # any number that nothing else on the server uses

@@ -94,7 +94,10 @@ class AdapterRow(SQLModel, table=True):
 
 
 class VersionRow(SQLModel, table=True):
-    """One immutable content; only ``yanked`` (the reason) ever changes."""
+    """One immutable content; only ``yanked`` (the reason) ever changes.
+
+    What was purged keeps its row, so that its number is never used again, but has no files.
+    """
 
     __tablename__ = "version"
     __table_args__ = (
@@ -114,6 +117,17 @@ class VersionRow(SQLModel, table=True):
     facts: dict[str, Any] = Field(sa_type=sa.JSON)
     yanked: str | None = Field(default=None, sa_type=sa.Text)
     created_at: datetime = Field(sa_type=UtcDateTime)
+    purged_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class VersionPartRow(SQLModel, table=True):
+    """One version of which a composition was made, as the lock of its manifest says."""
+
+    __tablename__ = "version_part"
+    __table_args__ = (_digest_check(),)
+
+    version_id: int = Field(foreign_key="version.id", primary_key=True)
+    digest: str = Field(sa_type=DIGEST_TYPE, primary_key=True, index=True)
 
 
 class VersionFileRow(SQLModel, table=True):
@@ -171,18 +185,36 @@ class UploadRow(SQLModel, table=True):
 
 
 class UploadBlobRow(SQLModel, table=True):
-    """One blob that an upload declared.
-
-    ``absent`` says that the store did not hold it at that time: if it does now, this push brought
-    it, and the next one of the same namespace need not send it again.
-    """
+    """One blob that an upload declared."""
 
     __tablename__ = "upload_blob"
     __table_args__ = (_digest_check(),)
 
     upload_id: str = Field(foreign_key="upload.id", sa_type=sa.String(32), primary_key=True)
     digest: str = Field(sa_type=DIGEST_TYPE, primary_key=True, index=True)
-    absent: bool
+
+
+class BlobRow(SQLModel, table=True):
+    """A blob that somebody wanted to store; whether the store holds it, only the store knows.
+
+    ``live`` → ``condemned`` (nobody names it any more) → ``deleting`` → no row. Who wants it again
+    brings it back from ``condemned``; from ``deleting`` there is no way back. ``damaged`` says that
+    stored bytes were found to be others, so that a push must bring it anew.
+    """
+
+    __tablename__ = "blob"
+    __table_args__ = (
+        sa.CheckConstraint("state IN ('live', 'condemned', 'deleting')", name="state_known"),
+        sa.Index(None, "state", "wanted_at"),
+        _digest_check(),
+    )
+
+    namespace: str = Field(sa_type=NAME_TYPE, primary_key=True)
+    digest: str = Field(sa_type=DIGEST_TYPE, primary_key=True)
+    state: str = Field(sa_type=sa.String(16))
+    damaged: bool
+    wanted_at: datetime = Field(sa_type=UtcDateTime)
+    changed_at: datetime = Field(sa_type=UtcDateTime)
 
 
 class TokenRow(SQLModel, table=True):
@@ -222,6 +254,9 @@ class NamespaceRow(SQLModel, table=True):
 
     name: str = Field(sa_type=NAME_TYPE, primary_key=True)
     anonymous_read: bool
+    keep_versions: int | None = None
+    keep_days: int = 30
+    purge_yanked_days: int | None = None
 
 
 class AuditRow(SQLModel, table=True):
@@ -245,10 +280,12 @@ _TABLES = SQLModel.metadata.tables
 BASE = _TABLES["base"]
 ADAPTER = _TABLES["adapter"]
 VERSION = _TABLES["version"]
+VERSION_PART = _TABLES["version_part"]
 VERSION_FILE = _TABLES["version_file"]
 ALIAS = _TABLES["alias"]
 UPLOAD = _TABLES["upload"]
 UPLOAD_BLOB = _TABLES["upload_blob"]
+BLOB = _TABLES["blob"]
 TOKEN = _TABLES["api_token"]
 TOKEN_GRANT = _TABLES["api_token_grant"]
 NAMESPACE = _TABLES["namespace"]

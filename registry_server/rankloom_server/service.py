@@ -78,7 +78,7 @@ class Service:
         """Return a URL for the bytes of one file."""
         with db.read(self.engine) as connection:
             digest = catalogue.file_digest(connection, adapter, version, path)
-        return self.store.presign_get(digest)
+        return self.store.inside(adapter.namespace).presign_get(digest)
 
     def list_adapters(
         self, *, namespace: str | None = None, query: str = "", limit: int = 50, after: str = ""

@@ -12,8 +12,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from rankloom_server.store.interface import URL_SECONDS
 
 _STORE = re.compile(r"local|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[\w./-]+)?", re.ASCII)
-# S3 signs for at most a week.
-_WEEK = 7 * 24 * 3600
+# No longer than the lease of an upload: see rankloom_server.publish.journal.
+_DAY = 24 * 3600
 
 
 def _check_store(text: str) -> str:
@@ -54,4 +54,4 @@ class Settings(BaseSettings):
     s3_secret_key: SecretStr | None = None
     public_url: str = ""
     signing_key: SecretStr | None = Field(default=None, min_length=32)
-    url_seconds: int = Field(default=URL_SECONDS, ge=60, le=_WEEK)
+    url_seconds: int = Field(default=URL_SECONDS, ge=60, le=_DAY)

@@ -7,12 +7,15 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Final
 
 from rankloom.errors import ConflictError, IntegrityError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+PART: Final = ".part-"
+"""How the name of a file that is not complete begins."""
 
 
 def write_verified(
@@ -55,7 +58,7 @@ def write_verified(
 @contextlib.contextmanager
 def _temporary(target: Path) -> Iterator[tuple[IO[bytes], Path]]:
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".part-", dir=target.parent)
+    handle, name = tempfile.mkstemp(prefix=PART, dir=target.parent)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as stream:

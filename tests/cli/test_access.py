@@ -19,6 +19,10 @@ def test_rules_that_are_not_named_stay(run: Run) -> None:
     assert answer(run("namespace", "show", "acme", "--json"))["anonymous_read"] is False
     run("namespace", "set", "acme", "--anonymous-read")
     assert answer(run("namespace", "set", "acme", "--json"))["anonymous_read"] is True
+    run("namespace", "set", "acme", "--keep-versions", "3", "--keep-days", "0")
+    rules = answer(run("namespace", "show", "acme", "--json"))
+    assert (rules["keep_versions"], rules["keep_days"], rules["anonymous_read"]) == (3, 0, True)
+    assert answer(run("namespace", "set", "acme", "--keep-all", "--json"))["keep_versions"] is None
     run("namespace", "show", "A", code=2)
 
 

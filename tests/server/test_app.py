@@ -83,7 +83,7 @@ def test_every_route_of_the_api_needs_a_token(client: TestClient, app: FastAPI) 
 
 def test_no_route_stands_outside_of_what_is_known(app: FastAPI) -> None:
     outside = {path for _, path in _routes(app) if not path.startswith(API)}
-    assert outside == {"/blobs/{algorithm}/{folder}/{value}", "/healthz", "/readyz"}
+    assert outside == {"/blobs/{namespace}/{algorithm}/{folder}/{value}", "/healthz", "/readyz"}
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_signatures_do_not_reach_the_log(tmp_path: Path, caplog: pytest.LogCaptu
         url = registry.blob_url(NAME, version.digest, "adapter_config.json")
         assert urllib3.request("GET", url).status == 200
         registry.close()
-    assert "/blobs/sha256/" in caplog.text
+    assert "/blobs/default/sha256/" in caplog.text
     ours = [record for record in caplog.records if record.name.startswith(("rankloom", "uvicorn"))]
     assert not any("signature" in record.getMessage() for record in ours)
 
@@ -303,7 +303,7 @@ def test_blob_urls_follow_the_address_that_the_client_used(
     assert response.status_code == 201
     urls = [target["url"] for target in response.json()["missing"]]
     assert urls
-    assert all(url.startswith("http://registry.example:8470/blobs/sha256/") for url in urls)
+    assert all(url.startswith("http://registry.example:8470/blobs/default/sha256/") for url in urls)
 
 
 def test_a_public_url_wins(tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ def test_a_public_url_wins(tmp_path: Path) -> None:
     app = create_app(settings)
     url = app.state.service.store.presign_get("sha256:" + "0" * 64)
     app.state.service.close()
-    assert url.startswith("https://r.example/blobs/sha256/00/")
+    assert url.startswith("https://r.example/blobs/default/sha256/00/")
 
 
 def test_a_blob_that_is_lost_is_not_found(app: FastAPI, client: TestClient) -> None:

@@ -1,5 +1,6 @@
 """The database: its schema, how it is made, and the rules that it holds."""
 
+import json
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -15,8 +16,18 @@ from sqlalchemy.exc import IntegrityError
 
 from rankloom import digest as digests
 from rankloom.errors import RegistryError
-from rankloom_server import db, models
-from rankloom_server.models import ADAPTER, ALIAS, TOKEN, UPLOAD, VERSION, VERSION_FILE
+from rankloom_server import auth, db, models
+from rankloom_server.models import (
+    ADAPTER,
+    ALIAS,
+    BLOB,
+    TOKEN,
+    TOKEN_GRANT,
+    UPLOAD,
+    VERSION,
+    VERSION_FILE,
+    VERSION_PART,
+)
 
 D1, D2 = digests.of_bytes(b"1"), digests.of_bytes(b"2")
 NOW = datetime.now(UTC)
@@ -52,6 +63,41 @@ def test_every_migration_can_be_taken_back(engine: sa.Engine) -> None:
     assert set(sa.inspect(engine).get_table_names()) <= {"alembic_version"}
     db.upgrade(engine)
     assert _drift(engine) == []
+
+
+def test_what_the_first_schema_held_is_kept_there_and_back(database_url: str) -> None:
+    made = db.open_engine(database_url)
+    lock = {"schema": 1, "algorithm": "exact/1", "parts": [{"digest": D2, "weight": 1}]}
+    now, manifest = "2026-01-02 03:04:05.000000", json.dumps({"schema": 1, "lock": lock})
+    rows = {
+        "api_token (name, secret, scopes, created_at)": ("t", D1, "push read", now),
+        "adapter (id, namespace, name, card, created_at)": (1, "n", "a", "", now),
+        "version (id, adapter_id, number, digest, manifest, facts, created_at)": (
+            (1, 1, 1, D1, manifest, "{}", now)
+        ),
+        "version_file (version_id, path, size, digest)": (1, "p", 1, D2),
+    }
+    with db.write(made) as connection:
+        command.upgrade(db.alembic_config(connection), "0001")
+        for table, row in rows.items():
+            # Python writes plain text and numbers as SQL does.
+            connection.exec_driver_sql(" ".join(["INSERT INTO", table, "VALUES", repr(row)]))
+    db.upgrade(made)
+    (token,) = auth.list_all(made)
+    assert token.grants == ("push", "read")
+    with db.read(made) as connection:
+        blobs = connection.execute(sa.select(BLOB.c.namespace, BLOB.c.digest, BLOB.c.state)).all()
+        parts = connection.execute(sa.select(VERSION_PART.c.digest)).scalars().all()
+    assert [tuple(row) for row in blobs] == [("n", D2, "live")]
+    assert parts == [D2]
+    with db.write(made) as connection:
+        command.downgrade(db.alembic_config(connection), "0001")
+        scopes = connection.execute(sa.text("SELECT scopes FROM api_token")).scalar()
+    assert scopes == "read push"
+    db.upgrade(made)
+    assert auth.list_all(made)[0].grants == ("push", "read")
+    assert _drift(made) == []
+    made.dispose()
 
 
 def test_head_is_the_newest_migration() -> None:
@@ -143,6 +189,23 @@ def filled(engine: sa.Engine) -> sa.Engine:
             TOKEN,
             {"name": "t", "secret": "rl_plain", "created_at": NOW},
             "ck_api_token_secret_format",
+        ),
+        (
+            TOKEN_GRANT,
+            {"token_id": 101, "scope": "write", "namespace": "*"},
+            "ck_api_token_grant_scope_known",
+        ),
+        (
+            BLOB,
+            {
+                "namespace": "n",
+                "digest": D1,
+                "state": "lost",
+                "damaged": False,
+                "wanted_at": NOW,
+                "changed_at": NOW,
+            },
+            "ck_blob_state_known",
         ),
     ],
 )

@@ -87,6 +87,10 @@ def revoke(name: str) -> None:
     click.echo(f"{name} is revoked")
 
 
+def _count(least: int) -> click.IntRange:
+    return click.IntRange(least, 36500)
+
+
 @click.group()
 def namespace() -> None:
     """Show and set what holds for a namespace as a whole."""
@@ -118,13 +122,18 @@ def _print(name: str, rules: NamespaceRules, *, as_json: bool) -> None:
 @namespace.command("set")
 @click.argument("name")
 @click.option("--anonymous-read/--no-anonymous-read", default=None, help="Everybody may read it.")
+@click.option("--keep-versions", type=_count(1), help="How many versions of an adapter are kept.")
+@click.option("--keep-days", type=_count(0), help="Younger versions are kept in any case.")
+@click.option("--purge-yanked-days", type=_count(0), help="When a yanked version is purged.")
+@click.option("--keep-all", is_flag=True, help="Purge nothing any more.")
 @options.as_json
-def set_rules(name: str, *, as_json: bool, **given: bool | None) -> None:
+def set_rules(name: str, *, keep_all: bool, as_json: bool, **given: int | None) -> None:
     """Set rules of a namespace; those that are not named stay as they are."""
     from rankloom import ref
     from rankloom.sdk import Client
 
-    changed = {rule: value for rule, value in given.items() if value is not None}
+    off = {"keep_versions", "purge_yanked_days"} if keep_all else set()
+    changed = {rule: value for rule, value in given.items() if value is not None or rule in off}
     known = ref.check_name(name, "namespace")
     with Client() as client:
         before = client.registry.namespace_rules(known)

@@ -11,26 +11,29 @@ import sqlalchemy as sa
 from rankloom.errors import NotFoundError
 from rankloom.registry.wire import Upload
 from rankloom_server import bases, db
-from rankloom_server.models import ADAPTER, UPLOAD, UPLOAD_BLOB, VERSION, VERSION_FILE
-from rankloom_server.publish import declared
+from rankloom_server.models import UPLOAD, UPLOAD_BLOB
+from rankloom_server.publish import claims, declared
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rankloom.ref import AdapterName
-    from rankloom.registry.wire import UploadRequest
+    from rankloom.registry.wire import PutTarget, UploadRequest
     from rankloom_server.store.interface import Store
 
 LEASE = timedelta(hours=24)
-"""How long the blobs of an unfinished upload are kept; a push may be taken up again until then."""
+"""How long the blobs of an unfinished upload are kept; a push may be taken up again until then.
+
+No signed URL is good for longer, so nobody can bring a blob that was collected meanwhile.
+"""
 
 
 def open_upload(
     engine: sa.Engine, store: Store, adapter: AdapterName, request: UploadRequest
 ) -> Upload:
-    """Write a push into the journal and say which blobs must be sent.
+    """Write a push into the journal, claim its blobs, and say which of them must be sent.
 
-    A blob counts as present only if the same namespace has it in a version, or sent it in an
-    upload that is still open; that another namespace has it is never told. The same content again
-    is the same open upload with a fresh lease.
+    The same content again is the same open upload with a fresh lease.
 
     Raises:
         IncompatibleError: the named base is not the manifest's.
@@ -40,40 +43,25 @@ def open_upload(
     declared.check(request)
     digest = declared.digest_of(request.manifest)
     sizes = {entry.digest: entry.size for entry in request.manifest.files}
-    with db.read(engine) as connection:
-        if request.base is not None:
+    if request.base is not None:
+        with db.read(engine) as connection:
             declared.check_base(request.manifest, bases.get(connection, request.base))
-        ours = _ours(connection, adapter.namespace, sorted(sizes))
-    # The store is asked outside of any transaction: it may be far away.
-    stored = {blob for blob, size in sizes.items() if store.size(blob) == size}
-    with db.write(engine) as connection:
-        upload_id = _remember(connection, adapter, request, digest)
-        _add_blobs(connection, upload_id, sizes, stored)
-    missing = sorted(sizes.keys() - (stored & ours))
-    targets = tuple(store.presign_put(blob, sizes[blob]) for blob in missing)
-    return Upload(id=upload_id, missing=targets)
 
+    def remember() -> tuple[str, frozenset[str]]:
+        with db.write(engine) as connection:
+            upload_id = _remember(connection, adapter, request, digest)
+            _add_blobs(connection, upload_id, sizes)
+            return upload_id, claims.claim(connection, adapter.namespace, sizes)
 
-def _ours(connection: sa.Connection, namespace: str, blobs: list[str]) -> set[str]:
-    """Return which of the blobs this namespace has published or brought into the store."""
-    published = (
-        sa.select(VERSION_FILE.c.digest)
-        .join(VERSION, VERSION_FILE.c.version_id == VERSION.c.id)
-        .join(ADAPTER, VERSION.c.adapter_id == ADAPTER.c.id)
-        .where(ADAPTER.c.namespace == namespace, VERSION_FILE.c.digest.in_(blobs))
-    )
-    brought = (
-        sa.select(UPLOAD_BLOB.c.digest)
-        .join(UPLOAD, UPLOAD_BLOB.c.upload_id == UPLOAD.c.id)
-        .where(
-            UPLOAD.c.namespace == namespace,
-            UPLOAD.c.state == "open",
-            UPLOAD.c.lease_until > datetime.now(UTC),
-            UPLOAD_BLOB.c.absent,
-            UPLOAD_BLOB.c.digest.in_(blobs),
-        )
-    )
-    return set(connection.execute(sa.union(published, brought)).scalars())
+    # First the journal, then the store: what was claimed cannot vanish behind our back.
+    upload_id, damaged = claims.patiently(remember)
+    inside = store.inside(adapter.namespace)
+    targets: list[PutTarget] = []
+    for blob, size in sorted(sizes.items()):
+        stored = inside.size(blob)
+        if stored != size or blob in damaged:
+            targets.append(inside.presign_put(blob, size, replace=stored is not None))
+    return Upload(id=upload_id, missing=tuple(targets))
 
 
 def _remember(
@@ -110,20 +98,22 @@ def _remember(
     return upload_id
 
 
-def _add_blobs(
-    connection: sa.Connection, upload_id: str, sizes: dict[str, int], stored: set[str]
-) -> None:
-    known = set(
-        connection.execute(
-            sa.select(UPLOAD_BLOB.c.digest).where(UPLOAD_BLOB.c.upload_id == upload_id)
-        ).scalars()
-    )
-    rows = [
-        {"upload_id": upload_id, "digest": blob, "absent": blob not in stored}
-        for blob in sorted(sizes.keys() - known)
-    ]
-    if rows:
-        connection.execute(sa.insert(UPLOAD_BLOB), rows)
+def _add_blobs(connection: sa.Connection, upload_id: str, blobs: Iterable[str]) -> None:
+    rows = [{"upload_id": upload_id, "digest": blob} for blob in sorted(blobs)]
+    connection.execute(db.insert(connection, UPLOAD_BLOB).on_conflict_do_nothing(), rows)
+
+
+def resume(engine: sa.Engine, upload: sa.RowMapping, blobs: Iterable[str]) -> None:
+    """Renew an upload's lease and claim, so that its blobs stay while they are verified."""
+
+    def renew() -> None:
+        with db.write(engine) as connection:
+            mine = UPLOAD.c.id == upload["id"]
+            lease_until = datetime.now(UTC) + LEASE
+            connection.execute(sa.update(UPLOAD).where(mine).values(lease_until=lease_until))
+            claims.claim(connection, upload["namespace"], blobs)
+
+    claims.patiently(renew)
 
 
 def get(connection: sa.Connection, upload_id: str) -> sa.RowMapping:

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from rankloom import digest as digests
-from rankloom.errors import ConflictError, UploadCorruptError
+from rankloom.errors import ConflictError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,14 +16,17 @@ if TYPE_CHECKING:
     from rankloom_server.store.interface import Store
 
 
-def materialise(store: Store, manifest: Manifest, folder: Path) -> None:
+def materialise(store: Store, manifest: Manifest, folder: Path) -> dict[str, str]:
     """Put every file of the manifest under its path in ``folder``; each blob is read once.
+
+    Returns:
+        What is wrong with blobs whose stored bytes have another size or digest than declared.
 
     Raises:
         ConflictError: blobs are not there (yet); all of them are named.
-        UploadCorruptError: stored bytes have another size or digest than declared.
     """
     _check_present(store, manifest)
+    damage: dict[str, str] = {}
     done: dict[str, Path] = {}
     for entry in manifest.files:
         target = folder / entry.path
@@ -31,8 +34,11 @@ def materialise(store: Store, manifest: Manifest, folder: Path) -> None:
         if entry.digest in done:
             os.link(done[entry.digest], target)
             continue
-        _check(entry, *_place(store, entry, target))
+        found = _place(store, entry, target)
+        if found != (entry.size, entry.digest):
+            damage[entry.digest] = _difference(entry, *found)
         done[entry.digest] = target
+    return damage
 
 
 def _check_present(store: Store, manifest: Manifest) -> None:
@@ -66,10 +72,8 @@ def _link(file: Path, target: Path) -> bool:
     return True
 
 
-def _check(entry: FileEntry, size: int, digest: str) -> None:
-    if (size, digest) != (entry.size, entry.digest):
-        message = (
-            f"REG001 {entry.path} is corrupt in the store: declared {entry.size} bytes and "
-            f"{entry.digest}, found {size} bytes and {digest}"
-        )
-        raise UploadCorruptError(message, hint="push again; if it stays so, check the store")
+def _difference(entry: FileEntry, size: int, digest: str) -> str:
+    return (
+        f"REG001 {entry.path} is corrupt in the store: declared {entry.size} bytes and "
+        f"{entry.digest}, found {size} bytes and {digest}"
+    )

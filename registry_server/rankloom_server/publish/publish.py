@@ -3,27 +3,49 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
+from pydantic import ValidationError
 
-from rankloom.errors import AdapterError, BaseError, IncompatibleError, UploadCorruptError
+from rankloom.errors import (
+    AdapterError,
+    BaseError,
+    ConflictError,
+    IncompatibleError,
+    UploadCorruptError,
+)
 from rankloom.manifest import Manifest
+from rankloom.recipe.recipe import Lock
 from rankloom.ref import AdapterName
 from rankloom_server import audit, bases, catalogue, db
-from rankloom_server.access import Scope
-from rankloom_server.models import ADAPTER, VERSION, VERSION_FILE
-from rankloom_server.publish import facts, journal
+from rankloom_server.access import Actor, Scope
+from rankloom_server.models import ADAPTER, VERSION, VERSION_FILE, VERSION_PART
+from rankloom_server.publish import claims, facts, journal
 from rankloom_server.publish.materialise import materialise
 
 if TYPE_CHECKING:
     from rankloom.registry.wire import AdapterFacts, Version
-    from rankloom_server.access import Actor
     from rankloom_server.store.interface import Store
 
 _REJECTED = (AdapterError, BaseError, IncompatibleError, UploadCorruptError)
+
+
+@dataclass(frozen=True, slots=True)
+class _Push:
+    """An upload that shall become a version."""
+
+    row: sa.RowMapping
+    adapter: AdapterName
+    manifest: Manifest
+    actor: Actor
+
+    @property
+    def blobs(self) -> frozenset[str]:
+        return frozenset(entry.digest for entry in self.manifest.files)
 
 
 def publish(
@@ -42,33 +64,69 @@ def publish(
         UploadCorruptError: stored bytes are not those that were declared.
     """
     with db.read(engine) as connection:
-        upload = journal.get(connection, upload_id)
-        if not actor.may(Scope.PUSH, upload["namespace"]):
-            raise journal.no_upload(upload_id)
-        adapter = AdapterName(upload["namespace"], upload["name"])
-        known = catalogue.find_version(connection, adapter, upload["digest"]) is not None
-    found = None if known else _verify(engine, store, scratch, upload)
+        push = _find(connection, upload_id, actor)
+        known = _kept(connection, push)
+        damaged = claims.damaged(connection, push.adapter.namespace, push.blobs)
+    if known and not damaged and push.row["state"] == "published":
+        return known  # a replay changes nothing, not even the card
+    found = None if known and not damaged else _verify(engine, store, scratch, push)
     with db.write(engine) as connection:
-        adapter_id = _lock_adapter(connection, adapter, upload["card"])
-        if catalogue.find_version(connection, adapter, upload["digest"]) is None and found:
-            _insert_version(connection, adapter_id, upload, found, actor)
-        journal.close(connection, upload_id, "published")
-        return catalogue.version(connection, adapter, upload["digest"])
+        return _name(connection, push, found)
 
 
-def _verify(engine: sa.Engine, store: Store, scratch: Path, upload: sa.RowMapping) -> AdapterFacts:
-    manifest = Manifest.model_validate_json(upload["manifest"])
+def _find(connection: sa.Connection, upload_id: str, actor: Actor) -> _Push:
+    row = journal.get(connection, upload_id)
+    if not actor.may(Scope.PUSH, row["namespace"]):
+        raise journal.no_upload(upload_id)
+    adapter = AdapterName(row["namespace"], row["name"])
+    return _Push(row, adapter, Manifest.model_validate_json(row["manifest"]), actor)
+
+
+def _kept(connection: sa.Connection, push: _Push) -> Version | None:
+    """Return the version if it exists and is not purged."""
+    known = catalogue.find_version(connection, push.adapter, push.row["digest"])
+    return None if known is None or known.purged_at is not None else known
+
+
+def _name(connection: sa.Connection, push: _Push, found: AdapterFacts | None) -> Version:
+    """Make the version, if it is not there by now; ``found`` is what its verification gave."""
+    adapter_id = _lock_adapter(connection, push.adapter, push.row["card"])
+    if _kept(connection, push) is None:
+        if found is None:
+            message = f"{push.adapter}@{push.row['digest']} was purged meanwhile"
+            raise ConflictError(message, hint="push it again to bring it back")
+        _write_files(connection, _write_version(connection, adapter_id, push, found), push)
+    if found is not None:
+        claims.note_damage(connection, push.adapter.namespace, push.blobs, damaged=False)
+    journal.close(connection, push.row["id"], "published")
+    return catalogue.version(connection, push.adapter, push.row["digest"])
+
+
+def _verify(engine: sa.Engine, store: Store, scratch: Path, push: _Push) -> AdapterFacts:
+    journal.resume(engine, push.row, push.blobs)
+    base_id = push.row["base_id"]
     with db.read(engine) as connection:
-        base = bases.by_id(connection, upload["base_id"]) if upload["base_id"] else None
+        base = bases.by_id(connection, base_id) if base_id else None
     scratch.mkdir(parents=True, exist_ok=True)
+    inside = store.inside(push.adapter.namespace)
     try:
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
-            materialise(store, manifest, Path(folder))
-            return facts.examine(Path(folder), manifest, base)
+            _refuse_damage(engine, push, materialise(inside, push.manifest, Path(folder)))
+            return facts.examine(Path(folder), push.manifest, base)
     except _REJECTED:
         with db.write(engine) as connection:
-            journal.close(connection, upload["id"], "failed")
+            journal.close(connection, push.row["id"], "failed")
         raise
+
+
+def _refuse_damage(engine: sa.Engine, push: _Push, damage: dict[str, str]) -> None:
+    """Refuse damaged blobs, and remember them so that the next push brings them anew."""
+    if not damage:
+        return
+    with db.write(engine) as connection:
+        claims.note_damage(connection, push.adapter.namespace, damage, damaged=True)
+    hint = "push again: what is damaged is sent anew; if it stays so, check the store"
+    raise UploadCorruptError("; ".join(damage.values()), hint=hint)
 
 
 def _lock_adapter(connection: sa.Connection, adapter: AdapterName, card: str | None) -> int:
@@ -86,38 +144,59 @@ def _lock_adapter(connection: sa.Connection, adapter: AdapterName, card: str | N
     return adapter_id
 
 
-def _insert_version(
-    connection: sa.Connection,
-    adapter_id: int,
-    upload: sa.RowMapping,
-    found: AdapterFacts,
-    actor: Actor,
-) -> None:
-    manifest = Manifest.model_validate_json(upload["manifest"])
-    base_id = upload["base_id"]
-    if base_id is None and manifest.base is not None:
-        base_id = bases.same_values(connection, manifest.base)
+def _write_version(
+    connection: sa.Connection, adapter_id: int, push: _Push, found: AdapterFacts
+) -> int:
+    """Write a version's row, or bring a purged one back; return its id."""
+    base_id = push.row["base_id"]
+    if base_id is None and push.manifest.base is not None:
+        base_id = bases.same_values(connection, push.manifest.base)
     newest = sa.select(sa.func.max(VERSION.c.number)).where(VERSION.c.adapter_id == adapter_id)
-    statement = sa.insert(VERSION).values(
+    statement = db.insert(connection, VERSION).values(
         adapter_id=adapter_id,
         number=(connection.execute(newest).scalar() or 0) + 1,
-        digest=upload["digest"],
+        digest=push.row["digest"],
         base_id=base_id,
-        manifest=upload["manifest"],
+        manifest=push.row["manifest"],
         facts=found.model_dump(mode="json"),
         created_at=datetime.now(UTC),
     )
-    version_id = connection.execute(statement.returning(VERSION.c.id)).scalar_one()
-    files = [
-        {"version_id": version_id, "path": file.path, "size": file.size, "digest": file.digest}
-        for file in manifest.files
-    ]
-    connection.execute(sa.insert(VERSION_FILE), files)
+    statement = statement.on_conflict_do_update(
+        index_elements=[VERSION.c.adapter_id, VERSION.c.digest], set_={"purged_at": None}
+    )
     audit.record(
         connection,
-        actor,
+        push.actor,
         "version.publish",
-        namespace=upload["namespace"],
-        subject=upload["name"],
-        detail={"version": upload["digest"]},
+        namespace=push.adapter.namespace,
+        subject=push.adapter.name,
+        detail={"version": push.row["digest"]},
     )
+    version_id: int = connection.execute(statement.returning(VERSION.c.id)).scalar_one()
+    return version_id
+
+
+def _write_files(connection: sa.Connection, version_id: int, push: _Push) -> None:
+    files = [
+        {"version_id": version_id, "path": file.path, "size": file.size, "digest": file.digest}
+        for file in push.manifest.files
+    ]
+    connection.execute(sa.insert(VERSION_FILE), files)
+    parts = [{"version_id": version_id, "digest": digest} for digest in parts_of(push.manifest)]
+    if parts:
+        statement = db.insert(connection, VERSION_PART).on_conflict_do_nothing()
+        connection.execute(statement, parts)
+
+
+def parts_of(manifest: Manifest) -> list[str]:
+    """Return the digests of the versions of which a composition was made, as its lock says.
+
+    A lock of a form that this version does not know names none.
+    """
+    if manifest.lock is None:
+        return []
+    try:
+        lock = Lock.model_validate(manifest.lock)
+    except ValidationError:
+        return []
+    return sorted({part.digest for part in lock.parts})

@@ -12,11 +12,13 @@ from fastapi.responses import FileResponse
 from starlette.requests import ClientDisconnect
 
 from rankloom import digest as digests
+from rankloom import ref as refs
 from rankloom.errors import NotFoundError, UploadCorruptError
 from rankloom_server.routes.deps import ServiceDep
+from rankloom_server.store.interface import blob_key
 from rankloom_server.store.local import LocalStore
 
-router = APIRouter(prefix="/blobs/{algorithm}/{folder}/{value}", tags=["blobs"])
+router = APIRouter(prefix="/blobs/{namespace}/{algorithm}/{folder}/{value}", tags=["blobs"])
 
 
 class SignedBlob:
@@ -26,6 +28,7 @@ class SignedBlob:
         self,
         request: Request,
         service: ServiceDep,
+        namespace: str,
         algorithm: str,
         value: str,
         size: Annotated[int, Query(ge=0)],
@@ -38,8 +41,9 @@ class SignedBlob:
             raise NotFoundError(message, hint="ask the registry for a fresh URL")
         self.digest = digests.parse(f"{algorithm}:{value}")
         self.size = size
-        self.store = store
-        store.signer.check(request.method, self.digest, size, expires, signature)
+        self.store = store.inside(refs.check_name(namespace, "namespace"))
+        key = blob_key(namespace, self.digest)
+        store.signer.check(request.method, key, size, expires, signature)
 
 
 SignedDep = Annotated[SignedBlob, Depends()]
@@ -61,11 +65,7 @@ def get_blob(blob: SignedDep) -> FileResponse:
 
 @router.put("")
 async def put_blob(request: Request, blob: SignedDep) -> Response:
-    """Keep a blob; its bytes are hashed while they arrive, and others are not kept.
-
-    A blob that is there already is received and checked all the same, so that the answer does not
-    tell who else has it.
-    """
+    """Keep a blob; its bytes are hashed while they arrive, and others are not kept."""
     length = request.headers.get("content-length")
     if length is not None and length != str(blob.size):
         message = f"REG001 {length} bytes were announced for {blob.digest}, {blob.size} declared"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import hmac
 import time
@@ -11,12 +13,14 @@ from urllib.parse import urlencode
 
 from rankloom.digest import CHUNK
 from rankloom.errors import ForbiddenError, NotFoundError, UploadCorruptError
-from rankloom.files import write_verified
+from rankloom.files import PART, write_verified
+from rankloom.ref import DEFAULT_NAMESPACE
 from rankloom.registry.wire import PutTarget
-from rankloom_server.store.interface import URL_SECONDS, blob_key
+from rankloom_server.store.interface import URL_SECONDS, StoredBlob, blob_key, parse_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from datetime import datetime
     from pathlib import Path
 
 
@@ -35,29 +39,29 @@ class UrlSigner:
     public_url: str = ""
     seconds: int = URL_SECONDS
 
-    def url(self, method: Literal["GET", "PUT"], digest: str, size: int = 0) -> str:
-        """Return a URL that allows one method on one blob until it expires."""
+    def url(self, method: Literal["GET", "PUT"], key: str, size: int = 0) -> str:
+        """Return a URL that allows one method on the blob of a key until it expires."""
         expires = int(time.time()) + self.seconds
-        signature = self._signature(method, digest, size, expires)
+        signature = self._signature(method, key, size, expires)
         query = urlencode({"size": size, "expires": expires, "signature": signature})
-        return f"{self.public_url.rstrip('/')}/{blob_key(digest)}?{query}"
+        return f"{self.public_url.rstrip('/')}/{key}?{query}"
 
-    def check(self, method: str, digest: str, size: int, expires: int, signature: str) -> None:
+    def check(self, method: str, key: str, size: int, expires: int, signature: str) -> None:
         """Refuse what was not signed, or not for this.
 
         Raises:
             ForbiddenError: the signature is not ours, or its time is over.
         """
-        genuine = self._signature(method, digest, size, expires)
+        genuine = self._signature(method, key, size, expires)
         if not hmac.compare_digest(genuine.encode(), signature.encode()):
-            message = f"the URL for {method} {digest} is not signed by this registry"
+            message = f"the URL for {method} {key} is not signed by this registry"
             raise ForbiddenError(message, hint="ask the registry for a fresh URL")
         if expires < time.time():
-            message = f"the URL for {method} {digest} has expired"
+            message = f"the URL for {method} {key} has expired"
             raise ForbiddenError(message, hint="ask the registry for a fresh URL")
 
-    def _signature(self, method: str, digest: str, size: int, expires: int) -> str:
-        text = f"{method}\n{digest}\n{size}\n{expires}"
+    def _signature(self, method: str, key: str, size: int, expires: int) -> str:
+        text = f"{method}\n{key}\n{size}\n{expires}"
         return hmac.new(self.key, text.encode(), hashlib.sha256).hexdigest()
 
 
@@ -68,27 +72,57 @@ class LocalStore:
     Attributes:
         root: the folder that holds ``blobs/``.
         signer: makes ``http`` URLs for a server; without it URLs are ``file://``.
+        namespace: whose blobs it gives and takes.
     """
 
     root: Path
     signer: UrlSigner | None = None
+    namespace: str = DEFAULT_NAMESPACE
+
+    def inside(self, namespace: str) -> LocalStore:
+        """Return the store of another namespace in the same folder."""
+        return dataclasses.replace(self, namespace=namespace)
+
+    def list_all(self) -> Iterator[StoredBlob]:
+        """Walk the folder."""
+        for path in self.root.glob("blobs/*/sha256/*/*"):
+            known = parse_key(path.relative_to(self.root).as_posix())
+            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                if known:
+                    yield StoredBlob(*known, path.stat().st_size)
+
+    def sweep(self, before: datetime) -> int:
+        """Remove the unfinished files of transfers that broke."""
+        removed = 0
+        for path in self.root.glob(f"blobs/*/sha256/*/{PART}*"):
+            with contextlib.suppress(FileNotFoundError):  # it was finished, or swept by another
+                if path.stat().st_mtime < before.timestamp():
+                    path.unlink()
+                    removed += 1
+        return removed
 
     def path(self, digest: str) -> Path:
         """Return where a blob is, or would be."""
-        return self.root / blob_key(digest)
+        return self.root / self._key(digest)
 
-    def presign_put(self, digest: str, size: int) -> PutTarget:
+    def _key(self, digest: str) -> str:
+        return blob_key(self.namespace, digest)
+
+    def presign_put(self, digest: str, size: int, *, replace: bool = False) -> PutTarget:
         """Return a ``file://`` URL or one that the server's blob route accepts."""
+        del replace  # a file gives way in any case, for what comes in its place was hashed
         if self.signer is None:
             return PutTarget(digest=digest, url=self.path(digest).absolute().as_uri())
         headers = {"content-length": str(size)}
-        return PutTarget(digest=digest, url=self.signer.url("PUT", digest, size), headers=headers)
+        return PutTarget(
+            digest=digest, url=self.signer.url("PUT", self._key(digest), size), headers=headers
+        )
 
     def presign_get(self, digest: str) -> str:
         """Return a ``file://`` URL or one that the server's blob route accepts."""
         if self.signer is None:
             return self.path(digest).absolute().as_uri()
-        return self.signer.url("GET", digest)
+        return self.signer.url("GET", self._key(digest))
 
     def size(self, digest: str) -> int | None:
         """Return the size of the blob's file."""

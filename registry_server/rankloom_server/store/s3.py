@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rankloom.digest import CHUNK
 from rankloom.errors import NotFoundError, RegistryError, UploadCorruptError
 from rankloom.files import write_verified
+from rankloom.ref import DEFAULT_NAMESPACE
 from rankloom.registry.wire import PutTarget
-from rankloom_server.store.interface import URL_SECONDS, blob_key
+from rankloom_server.store.interface import URL_SECONDS, StoredBlob, blob_key, parse_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from datetime import datetime
 
     from mypy_boto3_s3 import S3Client
 
@@ -45,6 +48,7 @@ class S3Store:
         bucket: name of the bucket.
         prefix: put in front of every key; empty or ending in ``/``.
         seconds: how long a URL is good for.
+        namespace: whose blobs it gives and takes.
     """
 
     client: S3Client
@@ -52,25 +56,44 @@ class S3Store:
     bucket: str
     prefix: str = ""
     seconds: int = URL_SECONDS
+    namespace: str = DEFAULT_NAMESPACE
 
-    def presign_put(self, digest: str, size: int) -> PutTarget:
+    def inside(self, namespace: str) -> S3Store:
+        """Return the store of another namespace in the same bucket."""
+        return dataclasses.replace(self, namespace=namespace)
+
+    def list_all(self) -> Iterator[StoredBlob]:
+        """List the objects page by page."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=f"{self.prefix}blobs/"
+        )
+        with _translated("list all blobs"):
+            for page in pages:
+                for found in page.get("Contents", []):
+                    known = parse_key(found["Key"].removeprefix(self.prefix))
+                    if known:
+                        yield StoredBlob(*known, found["Size"])
+
+    def sweep(self, before: datetime) -> int:
+        """Do nothing: a broken PUT leaves nothing in S3."""
+        del before
+        return 0
+
+    def presign_put(self, digest: str, size: int, *, replace: bool = False) -> PutTarget:
         """Return a URL whose signature covers length, checksum and ``If-None-Match: *``."""
         checksum = _checksum(digest)
-        parameters = {
+        parameters: dict[str, str | int] = {
             "Bucket": self.bucket,
             "Key": self._key(digest),
             "ContentLength": size,
             "ChecksumSHA256": checksum,
-            "IfNoneMatch": "*",
         }
+        headers = {"content-length": str(size), "x-amz-checksum-sha256": checksum}
+        if not replace:
+            parameters["IfNoneMatch"] = headers["if-none-match"] = "*"
         url = self.signing.generate_presigned_url(
             "put_object", Params=parameters, ExpiresIn=self.seconds
         )
-        headers = {
-            "content-length": str(size),
-            "x-amz-checksum-sha256": checksum,
-            "if-none-match": "*",
-        }
         return PutTarget(digest=digest, url=url, headers=headers)
 
     def presign_get(self, digest: str) -> str:
@@ -133,7 +156,7 @@ class S3Store:
         return None
 
     def _key(self, digest: str) -> str:
-        return self.prefix + blob_key(digest)
+        return self.prefix + blob_key(self.namespace, digest)
 
 
 def open_store(settings: Settings) -> S3Store:

@@ -61,6 +61,7 @@ class Version(Message):
     facts: AdapterFacts
     created_at: datetime
     yanked: str | None = None
+    purged_at: datetime | None = None
     aliases: tuple[str, ...] = ()
 
     @property
@@ -183,9 +184,22 @@ class TokenList(Message):
 
 
 class NamespaceRules(Message):
-    """What is said about a namespace as a whole; these defaults hold where nothing is said."""
+    """What is said about a namespace as a whole; these defaults hold where nothing is said.
+
+    A version is never purged while it is the latest, an alias names it, or a composition that is
+    kept was made of it.
+
+    Attributes:
+        anonymous_read: everybody may read, without a token.
+        keep_versions: how many versions of an adapter are kept; ``None``: all.
+        keep_days: younger versions are kept, however many there are.
+        purge_yanked_days: age at which a yanked version is purged; ``None``: never.
+    """
 
     anonymous_read: bool = False
+    keep_versions: int | None = Field(default=None, ge=1, le=1_000_000)
+    keep_days: int = Field(default=30, ge=0, le=36500)
+    purge_yanked_days: int | None = Field(default=None, ge=0, le=36500)
 
 
 class AuditEntry(Message):

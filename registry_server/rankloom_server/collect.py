@@ -1,0 +1,218 @@
+"""Garbage collection, while everybody goes on working.
+
+A blob is removed in two passes that lie hours apart. The first condemns what no version and no
+lease names; the second deletes what is condemned since then. In between, whoever wants the blob
+again brings it back. Every step is one conditional update of the blob's row, whose lock decides
+who was first, so collectors and pushers may run at the same time, and stop, anywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from rankloom_server import audit, db, retention
+from rankloom_server.models import (
+    ADAPTER,
+    BLOB,
+    UPLOAD,
+    UPLOAD_BLOB,
+    VERSION,
+    VERSION_FILE,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rankloom_server.access import Actor
+    from rankloom_server.store.interface import Store
+
+GRACE = timedelta(hours=24)
+"""How long a blob must have been unwanted before each pass; no signed URL is good for longer."""
+
+_BATCH = 500
+
+_named_by_version = (
+    sa.exists()
+    .where(
+        VERSION_FILE.c.digest == BLOB.c.digest,
+        VERSION_FILE.c.version_id == VERSION.c.id,
+        VERSION.c.adapter_id == ADAPTER.c.id,
+        ADAPTER.c.namespace == BLOB.c.namespace,
+    )
+    .correlate(BLOB)
+)
+
+
+def _leased(now: datetime) -> sa.Exists:
+    return (
+        sa.exists()
+        .where(
+            UPLOAD_BLOB.c.digest == BLOB.c.digest,
+            UPLOAD_BLOB.c.upload_id == UPLOAD.c.id,
+            UPLOAD.c.namespace == BLOB.c.namespace,
+            UPLOAD.c.state != "published",  # what it published, its version names
+            UPLOAD.c.lease_until > now,
+        )
+        .correlate(BLOB)
+    )
+
+
+@dataclass
+class Collected:
+    """What a collection did, or in a dry run would have done."""
+
+    purged: list[str] = field(default_factory=list)
+    condemned: list[str] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
+    nbytes: int = 0
+    partial: int = 0
+    forgotten: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Collector:
+    """Collects the garbage of a registry.
+
+    Attributes:
+        engine: the database.
+        store: the blobs.
+        actor: for the audit log.
+        grace: how long a blob must have been unwanted before each pass.
+        now: the time that counts.
+    """
+
+    engine: sa.Engine
+    store: Store
+    actor: Actor
+    grace: timedelta = GRACE
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def run(self, *, dry: bool = False) -> Collected:
+        """Purge, condemn, delete what was condemned before, and forget old uploads.
+
+        ``dry`` changes nothing and tells what would be purged, condemned and deleted now.
+
+        Raises:
+            RegistryError: database or store do not answer; what was done stays done.
+        """
+        done = Collected()
+        if dry:
+            self._foretell(done)
+            return done
+        self._purge(done)
+        self._delete(done)  # before new ones are condemned: a pass never does both to a blob
+        self._condemn(done)
+        # A transfer that goes on has a partial file too, whatever the time of grace.
+        done.partial = self.store.sweep(self.now - max(self.grace, GRACE))
+        done.forgotten = self._forget()
+        if done.purged or done.condemned or done.deleted:
+            with db.write(self.engine) as connection:
+                counts = {
+                    "purged": len(done.purged),
+                    "condemned": len(done.condemned),
+                    "deleted": len(done.deleted),
+                }
+                audit.record(connection, self.actor, "blobs.collect", subject="*", detail=counts)
+        return done
+
+    def _foretell(self, done: Collected) -> None:
+        with db.read(self.engine) as connection:
+            versions = retention.find(connection, self.now)
+            done.purged = [f"{item.adapter}@v{item.number}" for item in versions]
+            for found, conditions in (
+                (done.deleted, self._deletable()),
+                (done.condemned, self._condemnable()),
+            ):
+                rows = connection.execute(_selected(*conditions)).all()
+                found += [f"{row.namespace}/{row.digest}" for row in rows]
+        for name in done.deleted:
+            namespace, _, digest = name.partition("/")
+            done.nbytes += self.store.inside(namespace).size(digest) or 0
+
+    def _purge(self, done: Collected) -> None:
+        with db.read(self.engine) as connection:
+            versions = retention.find(connection, self.now)
+        for version in versions:
+            with db.write(self.engine) as connection:
+                if retention.purge(connection, self.actor, version, self.now):
+                    done.purged.append(f"{version.adapter}@v{version.number}")
+
+    def _condemnable(self) -> tuple[sa.ColumnElement[bool], ...]:
+        # The row's own time comes first: PostgreSQL checks only the row anew when it had to wait
+        # for somebody who claimed the blob meanwhile.
+        return (
+            BLOB.c.state == "live",
+            BLOB.c.wanted_at <= self.now - self.grace,
+            sa.not_(_named_by_version),
+            sa.not_(_leased(self.now)),
+        )
+
+    def _deletable(self) -> tuple[sa.ColumnElement[bool], ...]:
+        stuck = BLOB.c.state == "deleting"  # a collector was killed, or the store did not answer
+        condemned = sa.and_(BLOB.c.state == "condemned", BLOB.c.changed_at <= self.now - self.grace)
+        return (sa.or_(condemned, stuck), sa.not_(_named_by_version), sa.not_(_leased(self.now)))
+
+    def _condemn(self, done: Collected) -> None:
+        for namespace, digest in self._candidates(*self._condemnable()):
+            if self._move(namespace, digest, "condemned", self._condemnable()):
+                done.condemned.append(f"{namespace}/{digest}")
+
+    def _delete(self, done: Collected) -> None:
+        for namespace, digest in self._candidates(*self._deletable()):
+            # Written down first: while the store may still act on it, nobody builds on the blob.
+            if not self._move(namespace, digest, "deleting", self._deletable()):
+                continue
+            inside = self.store.inside(namespace)
+            done.nbytes += inside.size(digest) or 0
+            inside.delete(digest)
+            with db.write(self.engine) as connection:
+                connection.execute(
+                    sa.delete(BLOB).where(*_is(namespace, digest), BLOB.c.state == "deleting")
+                )
+            done.deleted.append(f"{namespace}/{digest}")
+
+    def _candidates(self, *conditions: sa.ColumnElement[bool]) -> Iterator[tuple[str, str]]:
+        last = ("", "")
+        while True:
+            behind = sa.tuple_(BLOB.c.namespace, BLOB.c.digest) > sa.tuple_(*map(sa.literal, last))
+            with db.read(self.engine) as connection:
+                statement = _selected(*conditions, behind).limit(_BATCH)
+                rows = connection.execute(statement).all()
+            for row in rows:
+                yield row.namespace, row.digest
+            if len(rows) < _BATCH:
+                return
+            last = (rows[-1].namespace, rows[-1].digest)
+
+    def _move(
+        self,
+        namespace: str,
+        digest: str,
+        state: str,
+        conditions: tuple[sa.ColumnElement[bool], ...],
+    ) -> bool:
+        statement = sa.update(BLOB).where(*_is(namespace, digest), *conditions)
+        with db.write(self.engine) as connection:
+            values = {"state": state, "changed_at": self.now}
+            return connection.execute(statement.values(**values)).rowcount > 0
+
+    def _forget(self) -> int:
+        """Remove the journal of uploads whose lease is long over; return how many."""
+        over = sa.select(UPLOAD.c.id).where(UPLOAD.c.lease_until <= self.now - self.grace)
+        with db.write(self.engine) as connection:
+            connection.execute(sa.delete(UPLOAD_BLOB).where(UPLOAD_BLOB.c.upload_id.in_(over)))
+            statement = sa.delete(UPLOAD).where(UPLOAD.c.lease_until <= self.now - self.grace)
+            return connection.execute(statement).rowcount
+
+
+def _selected(*conditions: sa.ColumnElement[bool]) -> sa.Select[tuple[str, str]]:
+    statement = sa.select(BLOB.c.namespace, BLOB.c.digest).where(*conditions)
+    return statement.order_by(BLOB.c.namespace, BLOB.c.digest)
+
+
+def _is(namespace: str, digest: str) -> tuple[sa.ColumnElement[bool], ...]:
+    return (BLOB.c.namespace == namespace, BLOB.c.digest == digest)
