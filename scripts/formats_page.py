@@ -49,8 +49,8 @@ $ loractl convert pipeline.safetensors -o ./pipeline-lora --base ./pipeline
   base's `config.json`, where PEFT looks for them, as transformers 5 has them. Without `--base`
   dotted names stay as they are, unchecked, and the report says so.
 * **Pipelines.** A file for several models (`lora_unet_`, `lora_te1_`, `text_encoder.` …) becomes a
-  folder for each; `--base` is then the pipeline's folder. Names of Stability's own checkpoints
-  (`input_blocks_…`) are not those of diffusers, and are refused.
+  folder for each; `--base` is then the pipeline's folder. A UNet's modules may have the names of
+  Stability's own checkpoints (`input_blocks_4_1_…`), as kohya writes them for SDXL.
 * **Types.** LoRA, with a middle factor for convolutions too; DoRA whose `dora_scale` is one number
   for each output; LoHa; LoKr, if PEFT's `decompose_factor` makes the same shapes. A file has one.
 * **Pickles** (`.bin`, `.pt`, `.pth`, `.ckpt`) are read only with `--allow-pickle`, by an unpickler

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rankloom.adapter.config import FILE as CONFIG
 from rankloom.adapter.folder import TENSORS, listing
-from rankloom.adapter.foreign import keys
+from rankloom.adapter.foreign import keys, sgm
 from rankloom.adapter.foreign.plan import plan
 from rankloom.adapter.foreign.refusals import refusal
 from rankloom.adapter.reader import read
@@ -108,7 +108,12 @@ class _Bases:
     def spellings(self, model: str) -> Mapping[str, str] | None:
         """Return how the modules of one model can be spelled."""
         base = self.of(model)
-        return None if base is None else base_modules.spellings(base)
+        if base is None:
+            return None
+        found, layers = base_modules.spellings(base), base.config.get("layers_per_block")
+        if base.config.get("_class_name") == sgm.UNET and isinstance(layers, int):
+            found = sgm.spellings(set(found.values()), layers) | found
+        return found
 
 
 @contextmanager

@@ -241,3 +241,34 @@ def test_the_scale_comes_from_diffusers_metadata(tmp_path: Path) -> None:
     write(lora_bias=True)
     with pytest.raises(UnsupportedAdapterError, match="lora_bias"):
         convert(path, tmp_path / "wrong", base=base)
+
+
+STABILITY = {
+    "input_blocks_4_1_proj_in": "down_blocks.1.attentions.0.proj_in",
+    "input_blocks_5_0_in_layers_2": "down_blocks.1.resnets.1.conv1",
+    "input_blocks_7_0_skip_connection": "down_blocks.2.resnets.0.conv_shortcut",
+    "input_blocks_3_0_op": "down_blocks.0.downsamplers.0.conv",
+    "middle_block_1_proj_out": "mid_block.attentions.0.proj_out",
+    "middle_block_2_out_layers_3": "mid_block.resnets.1.conv2",
+    "output_blocks_0_1_proj_in": "up_blocks.0.attentions.0.proj_in",
+    "output_blocks_8_0_emb_layers_1": "up_blocks.2.resnets.2.time_emb_proj",
+    "output_blocks_5_2_conv": "up_blocks.1.upsamplers.0.conv",
+    "output_blocks_8_1_conv": "up_blocks.2.upsamplers.0.conv",
+    "label_emb_0_0": "add_embedding.linear_1",
+}
+"""Names that kohya writes for SDXL (two layers to a block), and diffusers' for the same modules.
+
+The UNet's second block up has attention, its third has not, which decides the place of the step.
+"""
+
+
+def test_stability_s_names_of_a_unet_are_diffusers_modules(tmp_path: Path) -> None:
+    modules = [*STABILITY.values(), "up_blocks.1.attentions.0.proj_in"]
+    base = _base(tmp_path / "unet", dict.fromkeys(modules, (6, 4)))
+    config = {"_class_name": "UNet2DConditionModel", "layers_per_block": 2}
+    (base / "config.json").write_text(json.dumps(config))
+    save_file(_lora(*(f"lora_unet_{name}" for name in STABILITY)), tmp_path / "in.safetensors")
+    convert(tmp_path / "in.safetensors", tmp_path / "out", base=base)
+    saved = load_file(tmp_path / "out/adapter_model.safetensors")
+    wanted = STABILITY.values()
+    assert saved.keys() == {f"base_model.model.{m}.lora_{x}.weight" for m in wanted for x in "AB"}

@@ -43,44 +43,51 @@ def model(start: str) -> str:
     return FLAT.get(start, start.rstrip("."))
 
 
-def resolve(name: str, modules: Mapping[str, str] | None) -> str:
-    """Return the module's dotted name in the model.
+class Index:
+    """The modules of a model by all their spellings, with dots and without.
 
     Args:
-        name: as in the file.
         modules: every spelling of a module's name in the model, with the name it has in memory;
-            ``None``: no base was given.
-
-    Raises:
-        UnsupportedAdapterError: no module can be meant, or several, or only a base could tell.
+            ``None``: no base was given, so names are what the file says.
     """
-    start = part(name)
-    rest = _module(name.removeprefix(start), start)
-    if modules is None:
-        if start in FLAT or start == "transformer.":
-            raise refusal(name, "does not tell the module's name without the base", _BASE)
-        return rest
-    found = _candidates(name, start, rest, modules)
-    if not found:
-        what = f"is no module of the base{_near(rest, modules)}"
-        raise refusal(name, what, _TRAINED, "TEN005")
-    if len(found) > 1:
-        raise refusal(name, f"can mean {' or '.join(found)}", _TRAINED)
-    return found[0]
 
+    def __init__(self, modules: Mapping[str, str] | None) -> None:
+        self._modules = modules
+        self._flat: dict[str, set[str]] = {}
+        for spelling, module in (modules or {}).items():
+            self._flat.setdefault(spelling.replace(".", "_"), set()).add(module)
 
-def _candidates(name: str, start: str, rest: str, modules: Mapping[str, str]) -> list[str]:
-    if start in FLAT:
-        spelled = [module for module in modules if module.replace(".", "_") == rest]
-    else:
-        spelled = sorted({rest, _module(name, start)} & modules.keys())
-    return sorted({modules[spelling] for spelling in spelled})
+    def resolve(self, name: str) -> str:
+        """Return the module's dotted name in the model.
 
+        Args:
+            name: as in the file.
 
-def _near(rest: str, modules: Mapping[str, str]) -> str:
-    flat = {module.replace(".", "_"): module for module in modules}
-    near = difflib.get_close_matches(rest.replace(".", "_"), sorted(flat)[:4000], n=2)
-    return f"; near: {', '.join(flat[one] for one in near)}" if near else ""
+        Raises:
+            UnsupportedAdapterError: no module can be meant, or several, or only a base could tell.
+        """
+        start = part(name)
+        rest = _module(name.removeprefix(start), start)
+        if self._modules is None:
+            if start in FLAT or start == "transformer.":
+                raise refusal(name, "does not tell the module's name without the base", _BASE)
+            return rest
+        if start in FLAT:
+            found = self._flat.get(rest, set())
+        else:
+            spelled = {rest, _module(name, start)} & self._modules.keys()
+            found = {self._modules[spelling] for spelling in spelled}
+        if not found:
+            raise refusal(name, f"is no module of the base{self._near(rest)}", _TRAINED, "TEN005")
+        if len(found) > 1:
+            raise refusal(name, f"can mean {' or '.join(sorted(found))}", _TRAINED)
+        return next(iter(found))
+
+    def _near(self, rest: str) -> str:
+        pool = sorted(self._flat)[:4000]  # difflib compares with each of them
+        near = difflib.get_close_matches(rest.replace(".", "_"), pool, n=2)
+        found = sorted({module for one in near for module in self._flat[one]})
+        return f"; near: {', '.join(found)}" if found else ""
 
 
 def _module(name: str, start: str) -> str:

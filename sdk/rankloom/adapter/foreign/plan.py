@@ -53,8 +53,9 @@ def plan(header: Header, kind: str, alpha: float | None, spellings: Spellings) -
 
 def _named(found: list[Module], spellings: Mapping[str, str] | None) -> dict[str, Module]:
     named: dict[str, Module] = {}
+    index = names.Index(spellings)
     for module in found:
-        name = names.resolve(module.name, spellings)
+        name = index.resolve(module.name)
         if named.setdefault(name, module) is not module:
             what = f"changes {name}, as {named[name].name} does"
             raise refusal(module.name, what, "split the file")
