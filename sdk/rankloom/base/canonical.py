@@ -43,6 +43,24 @@ _SOURCES = (
 )
 """Endings of the tensors that they are tied to."""
 
+_RENAMINGS: tuple[tuple[str, Mapping[str, str]], ...] = (
+    (
+        "language_model.model.",  # LLaVA, PaliGemma, Gemma 3, Mistral 3, … before transformers 4.52
+        {
+            "language_model.model.": "model.language_model.",
+            "language_model.lm_head.": "lm_head.",
+            "vision_tower.": "model.vision_tower.",
+            "multi_modal_projector.": "model.multi_modal_projector.",
+            "image_newline": "model.image_newline",
+        },
+    ),
+    (
+        "visual.",  # Qwen 2 and 2.5 VL before transformers 4.52
+        {"visual.": "model.visual.", "model.": "model.language_model."},
+    ),
+)
+"""What is found in older checkpoints of a family, and how its names begin since."""
+
 _SHAPE_FIELDS = frozenset(
     [
         "model_type",
@@ -92,6 +110,25 @@ def is_buffer(name: str, shape: tuple[int, ...]) -> bool:
     """Tell whether a tensor is a buffer that the model computes by itself."""
     # GPT-2 and GPT-NeoX saved their causal masks under the name of a bias; a bias has one axis.
     return bool(_BUFFERS.fullmatch(name)) or (len(shape) == 4 and bool(_MASKS.fullmatch(name)))
+
+
+def names(found: Iterable[str]) -> dict[str, str]:
+    """Return the name under which each tensor counts, by its name in the checkpoint.
+
+    Versions of transformers name the parts of models with several modalities differently; the
+    newer names count. A checkpoint that would have one name twice keeps its own.
+    """
+    kept = {name: name for name in found}
+    for mark, renamings in _RENAMINGS:
+        if any(name.startswith(mark) for name in kept):
+            new = {name: _renamed(name, renamings) for name in kept}
+            return new if len(set(new.values())) == len(new) else kept
+    return kept
+
+
+def _renamed(name: str, renamings: Mapping[str, str]) -> str:
+    start = next((start for start in renamings if name.startswith(start)), "")
+    return renamings[start] + name.removeprefix(start) if start else name
 
 
 def tied_candidates(

@@ -7,14 +7,15 @@ r"""The fingerprint of a base: what identifies it however it is sharded, named o
 ``bf16``   the same with all floats rounded to bfloat16, so a lossless cast changes only ``exact``
 =========  ====================================================================================
 
-Which tensors count is in :mod:`rankloom.base.canonical`. H is SHA-256.
+Which tensors count, and under which names, is in :mod:`rankloom.base.canonical`. H is SHA-256.
+The leaves of ``bf16`` are kept beside the fingerprint: they tell which tensors of two bases differ.
 """
 
 from __future__ import annotations
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rankloom import digest
@@ -55,6 +56,20 @@ class Leaf:
     nbytes: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What hashing a base gives.
+
+    Attributes:
+        fingerprint: its identity.
+        leaves: digest at level ``bf16`` of each tensor by its canonical name; empty if no values
+            were read.
+    """
+
+    fingerprint: Fingerprint
+    leaves: Mapping[str, str]
+
+
 def fingerprint(
     base: Base,
     *,
@@ -62,7 +77,18 @@ def fingerprint(
     cache: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Fingerprint:
-    """Return the identity of a base on disk, in bounded memory.
+    """Return the identity of a base on disk; arguments and errors are those of :func:`measure`."""
+    return measure(base, values=values, cache=cache, progress=progress).fingerprint
+
+
+def measure(
+    base: Base,
+    *,
+    values: bool = True,
+    cache: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Measured:
+    """Return the identity of a base on disk with its leaves, in bounded memory.
 
     Args:
         base: the base.
@@ -76,7 +102,7 @@ def fingerprint(
     """
     leaves = [_leaf(entry) for entry in base.tensors.values()]
     if not values:
-        return fingerprint_of(leaves, base.config, values=False)
+        return measure_leaves(leaves, base.config, values=False)
     if not base.files:
         message = "the base is known by its record only, its values are not here"
         raise BaseError(
@@ -84,10 +110,10 @@ def fingerprint(
         )
     key = fingerprint_cache.key(base)
     if cache is not None and (known := fingerprint_cache.load(cache, key)):
-        return known
-    found = fingerprint_of(leaves, base.config, progress=progress)
+        return Measured(known.fingerprint, known.leaves)
+    found = measure_leaves(leaves, base.config, progress=progress)
     if cache is not None and fingerprint_cache.key(base) == key:  # nothing was written meanwhile
-        fingerprint_cache.store(cache, key, found)
+        fingerprint_cache.store(cache, key, found.fingerprint, found.leaves)
     return found
 
 
@@ -109,25 +135,47 @@ def fingerprint_of(
 ) -> Fingerprint:
     """Return the identity of a base given tensor by tensor, e.g. of a model in memory.
 
+    The arguments are those of :func:`measure_leaves`.
+    """
+    return measure_leaves(tensors, config, values=values, progress=progress).fingerprint
+
+
+def measure_leaves(
+    tensors: Iterable[Leaf],
+    config: Mapping[str, Any],
+    *,
+    values: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Measured:
+    """Return the identity of a base given tensor by tensor, with its leaves.
+
     Args:
         tensors: all its tensors, in any order.
         config: content of its ``config.json``.
         values: hash the bytes for the levels ``exact`` and ``bf16``.
         progress: called with (bytes hashed, bytes in all).
     """
-    leaves = {leaf.name: leaf for leaf in tensors if not canonical.is_buffer(leaf.name, leaf.shape)}
+    leaves = _canonical(tensors)
     shapes = {name: leaf.shape for name, leaf in leaves.items()}
     tied = canonical.tied_candidates(shapes, config)
     fields = canonical.shape_fields(config)
     cfg = digest.of_json(fields) if fields else None
     struct = digest.of_json(sorted([n, list(s)] for n, s in shapes.items() if n not in tied))
     if not values:
-        return Fingerprint(cfg=cfg, struct=struct)
+        return Measured(Fingerprint(cfg=cfg, struct=struct), {})
     hashes = dict(_hash_all(list(leaves.values()), progress))
     kept = {name: found for name, found in hashes.items() if not _repeats(name, tied, hashes)}
-    exact = _root((leaves[name], leaves[name].dtype, found.exact) for name, found in kept.items())
-    bf16 = _root((leaves[name], found.dtype, found.bf16) for name, found in kept.items())
-    return Fingerprint(cfg=cfg, struct=struct, exact=exact, bf16=bf16)
+    exact = {name: _sealed(leaves[name], leaves[name].dtype, h.exact) for name, h in kept.items()}
+    bf16 = {name: _sealed(leaves[name], h.dtype, h.bf16) for name, h in kept.items()}
+    found = Fingerprint(cfg=cfg, struct=struct, exact=_root(exact), bf16=_root(bf16))
+    return Measured(found, {name: f"sha256:{sealed.hex()}" for name, sealed in bf16.items()})
+
+
+def _canonical(tensors: Iterable[Leaf]) -> dict[str, Leaf]:
+    """Return the tensors that count, under the names that count."""
+    counted = [leaf for leaf in tensors if not canonical.is_buffer(leaf.name, leaf.shape)]
+    names = canonical.names([leaf.name for leaf in counted])
+    return {names[leaf.name]: replace(leaf, name=names[leaf.name]) for leaf in counted}
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +218,13 @@ def _hash(leaf: Leaf) -> _Hashes:
     return _Hashes(exact.digest(), rounded.digest(), "BF16")
 
 
-def _root(leaves: Iterable[tuple[Leaf, str, bytes]]) -> str:
+def _sealed(leaf: Leaf, dtype: str, content: bytes) -> bytes:
+    head = digest.canonical_json([leaf.name, dtype, list(leaf.shape)])
+    return hashlib.sha256(_VERSION + head + b"\0" + content).digest()
+
+
+def _root(leaves: Mapping[str, bytes]) -> str:
     root = hashlib.sha256(_VERSION)
-    for leaf, dtype, content in sorted(leaves, key=lambda item: item[0].name):
-        head = digest.canonical_json([leaf.name, dtype, list(leaf.shape)])
-        root.update(hashlib.sha256(_VERSION + head + b"\0" + content).digest())
+    for name in sorted(leaves):
+        root.update(leaves[name])
     return "sha256:" + root.hexdigest()

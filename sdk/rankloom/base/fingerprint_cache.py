@@ -8,13 +8,15 @@ from pydantic import ValidationError
 
 from rankloom import digest, files
 from rankloom.fingerprint import Fingerprint
+from rankloom.message import Digest, Message
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from rankloom.base.model import Base
 
-_VERSION = 1
+_VERSION = 2
 
 
 def key(base: Base) -> str:
@@ -26,17 +28,25 @@ def key(base: Base) -> str:
     return digest.of_json([_VERSION, states, base.config]).removeprefix("sha256:")
 
 
-def load(cache: Path, name: str) -> Fingerprint | None:
-    """Return the fingerprint kept under a name; anything unreadable counts as nothing."""
+class Kept(Message):
+    """What is kept of a base: its fingerprint, and the digest of each tensor."""
+
+    fingerprint: Fingerprint
+    leaves: dict[str, Digest]
+
+
+def load(cache: Path, name: str) -> Kept | None:
+    """Return what is kept under a name; anything unreadable counts as nothing."""
     try:
-        return Fingerprint.model_validate_json((cache / f"{name}.json").read_bytes())
+        return Kept.model_validate_json((cache / f"{name}.json").read_bytes())
     except (OSError, ValidationError):
         return None
 
 
-def store(cache: Path, name: str, fingerprint: Fingerprint) -> None:
+def store(cache: Path, name: str, fingerprint: Fingerprint, leaves: Mapping[str, str]) -> None:
     """Keep a fingerprint; a cache that cannot be written costs time only."""
+    kept = Kept(fingerprint=fingerprint, leaves=dict(leaves))
     try:
-        files.write_atomic(cache / f"{name}.json", fingerprint.model_dump_json().encode())
+        files.write_atomic(cache / f"{name}.json", kept.model_dump_json().encode())
     except OSError:
         return
