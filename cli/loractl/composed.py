@@ -21,6 +21,8 @@ class Composed:
         method: name of the method.
         rank: what the result is brought to.
         parameters: of the method.
+        engines: serving engines that must take the rank.
+        allow_no_effect: whether an adapter may leave a target as it is.
     """
 
     refs: tuple[str, ...]
@@ -28,6 +30,8 @@ class Composed:
     method: str | None = None
     rank: str | None = None
     parameters: tuple[tuple[str, Any], ...] = ()
+    engines: tuple[str, ...] = ()
+    allow_no_effect: bool = False
 
     @property
     def is_recipe(self) -> bool:
@@ -43,21 +47,28 @@ class Composed:
         from rankloom import sdk
 
         self._check(base, locked)
+        engines, allow = self.engines, self.allow_no_effect
         if self.is_recipe:
-            return sdk.compose_recipe(self.refs[0], locked=locked)
+            return sdk.compose_recipe(
+                self.refs[0], locked=locked, engines=engines, allow_no_effect=allow
+            )
         if locked:
-            return sdk.compose_locked(self.refs, locked)
+            return sdk.compose_locked(self.refs, locked, engines=engines, allow_no_effect=allow)
         return sdk.compose(
             self.refs,
             self.weights,
             method=self.method or "exact",
             rank=self.rank,
             base=base,
+            engines=engines,
+            allow_no_effect=allow,
             **dict(self.parameters),
         )
 
     def _check(self, base: str | None, locked: str | None) -> None:
-        given = [item.name for item in fields(self)[1:] if getattr(self, item.name)]
+        demands = {"refs", "engines", "allow_no_effect"}  # of the result, whatever it is made of
+        said = [item.name for item in fields(self) if item.name not in demands]
+        given = [name for name in said if getattr(self, name)]
         given += ["base"] if base else []
         if given and (self.is_recipe or locked):
             what = "the recipe" if self.is_recipe else "the lock"

@@ -65,6 +65,20 @@ weights: Decorator = click.option(
 )
 
 
+engines: Decorator = click.option(
+    "--engine",
+    "engines",
+    multiple=True,
+    metavar="NAME[==V][,max_lora_rank=R]",
+    help="A serving engine that must take the rank, e.g. vllm; may be given several times.",
+)
+allow_no_effect: Decorator = click.option(
+    "--allow-no-effect",
+    is_flag=True,
+    help="Only warn where an adapter, or all of them, leave a target as it is.",
+)
+
+
 def output(help: str, *, required: bool = False) -> Decorator:
     """Return the option ``-o DIR``."""
     kind = click.Path(path_type=Path)
@@ -82,6 +96,6 @@ def composed(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(how=Composed(**own), **given)
 
     decorated: Callable[..., Any] = call
-    for decorator in (parameters, rank, method, weights, sources):
+    for decorator in (allow_no_effect, engines, parameters, rank, method, weights, sources):
         decorated = decorator(decorated)
     return decorated

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from rankloom import bases, config, ref
-from rankloom.errors import NotFoundError, RankloomWarning, RefError
+from rankloom.errors import ConflictError, NotFoundError, RankloomWarning, RefError
+from rankloom.recipe.lines import at_line
 from rankloom.registry.cache import Cache
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from rankloom.compose.interference.report import InterferenceReport
     from rankloom.composition import Composition, Part
     from rankloom.fingerprint import Fingerprint
+    from rankloom.recipe.demands import Demands
     from rankloom.recipe.document import Recipe
     from rankloom.registry.protocol import Registry
     from rankloom.registry.wire import (
@@ -171,20 +173,21 @@ class Client:
 
         A yanked version is still resolved by its number or digest; a warning gives the reason.
         """
+        resolved = self._resolve(name)
+        _warn_yanked(name, resolved)
+        return resolved
+
+    def _resolve(self, name: str) -> ResolvedVersion:
         parsed = ref.parse(name)
         if isinstance(parsed, Path):
             message = f"{name!r} is a folder, not a version in the registry"
             raise RefError(message, hint="give a name such as zh-lang, zh-lang@v3 or zh-lang:prod")
         try:
-            resolved = self.registry.resolve(parsed)
+            return self.registry.resolve(parsed)
         except NotFoundError as error:
             if Path(name).is_dir():
                 error.hint = f"for the folder of that name write ./{name}"
             raise
-        if resolved.version.yanked is not None:
-            reason = resolved.version.yanked or "no reason given"
-            warnings.warn(RankloomWarning(f"{parsed} was yanked: {reason}"), stacklevel=2)
-        return resolved
 
     def list(self, query: str = "", *, namespace: str | None = None) -> Iterator[AdapterRecord]:
         """Yield the adapters of the catalogue in name order, page by page."""
@@ -291,6 +294,8 @@ class Client:
         method: str = "exact",
         rank: object = None,
         base: PathLike | None = None,
+        engines: Sequence[str] = (),
+        allow_no_effect: bool = False,
         **parameters: object,
     ) -> Composition:
         """Combine adapters: W + Σ wᵢ(Wᵢ′ − W), Wᵢ′ being what adapter i alone makes of W.
@@ -306,14 +311,22 @@ class Client:
                 ``composition.errors`` says what is lost. ``None``: nothing is lost.
             base: a base's folder or name that all adapters must fit; it also tells how many
                 layers there are.
+            engines: serving engines that must take the rank, as ``"vllm"`` or
+                ``"vllm,max_lora_rank=64"``.
+            allow_no_effect: let it pass where an adapter leaves a target as it is, with a warning.
             parameters: of the method; what recipes call ``lambda`` is ``lambda_`` here.
 
         Raises:
             RefError: the number of weights differs from the number of adapters, one is none, or
                 the method does not take a parameter.
-            IncompatibleError: the adapters were made for different bases, or not for ``base``.
+            IncompatibleError: the adapters were made for different bases, or not for ``base``, or
+                an engine does not take the rank.
             UnsupportedAdapterError: the method does not work on how an adapter stores its change.
+            ConflictError: a version was yanked.
         """
+        from rankloom.recipe.demands import Demands
+
+        demands = Demands.of(engines, allow_no_effect=allow_no_effect)
         parts = [self._part(item) for item in refs]
         known = None if base is None else self._base(base)
         return self._compose(
@@ -323,6 +336,7 @@ class Client:
             method=method,
             rank=rank,
             parameters={name.removesuffix("_"): value for name, value in parameters.items()},
+            demands=demands,
         )
 
     def interference(
@@ -352,25 +366,45 @@ class Client:
         plan = make_plan([self._part(item) for item in refs], weights)
         return report_on(plan, rows=rows, seed=seed)
 
-    def compose_recipe(self, path: PathLike, *, locked: PathLike | None = None) -> Composition:
+    def compose_recipe(
+        self,
+        path: PathLike,
+        *,
+        locked: PathLike | None = None,
+        engines: Sequence[str] = (),
+        allow_no_effect: bool = False,
+    ) -> Composition:
         """Compose what a recipe file says; its format is in ``docs/composition.md``.
 
         Args:
             path: a YAML file in rankloom's format or mergekit's; folders in it are relative to it.
             locked: a composition's folder or ``rankloom.json``: take the versions that it pins,
                 and :meth:`Composition.save` refuses to write any other bytes.
+            engines: as of :meth:`compose`, besides those of the recipe.
+            allow_no_effect: as of :meth:`compose`, even if the recipe does not.
 
         Raises:
             RefError: something in the recipe is not understood; the message names the line.
             IntegrityError: the recipe is not the one that was locked.
             IncompatibleError: as of :meth:`compose`.
+            ConflictError: a version was yanked, and the composition is not locked.
         """
+        from rankloom.recipe.demands import Demands
         from rankloom.recipe.document import read_recipe
 
+        more = Demands.of(engines, allow_no_effect=allow_no_effect)
         recipe = read_recipe(Path(path))
-        return self._compose_recipe(recipe, None if locked is None else Path(locked))
+        demands = recipe.demands.joined(more)
+        return self._compose_recipe(recipe, None if locked is None else Path(locked), demands)
 
-    def compose_locked(self, refs: Sequence[PathLike], locked: PathLike) -> Composition:
+    def compose_locked(
+        self,
+        refs: Sequence[PathLike],
+        locked: PathLike,
+        *,
+        engines: Sequence[str] = (),
+        allow_no_effect: bool = False,
+    ) -> Composition:
         """Compose refs with the versions, weights and method that a lock pins.
 
         :meth:`Composition.save` refuses to write any other bytes than those that were recorded.
@@ -378,18 +412,23 @@ class Client:
         Args:
             refs: the adapters in the order of the lock; an alias may name another version by now.
             locked: a composition's folder or its ``rankloom.json``.
+            engines: as of :meth:`compose`.
+            allow_no_effect: as of :meth:`compose`.
 
         Raises:
             IntegrityError: an adapter is not the one that was locked.
             RefError: the lock is none, or of an algorithm that this version does not have.
         """
+        from rankloom.recipe.demands import Demands
         from rankloom.recipe.locked import check_parts, pinned, read_locked
         from rankloom.recipe.locking import arguments
 
+        demands = Demands.of(engines, allow_no_effect=allow_no_effect)
         record, lock = read_locked(Path(locked))
-        parts = [self._part(item) for item in pinned(refs, lock)]
+        parts = [self._part(item, is_locked=True) for item in pinned(refs, lock)]
         check_parts(parts, lock)
-        return self._compose(parts, known=record.base, wanted=record, **arguments(lock))
+        options = {**arguments(lock), "demands": demands}
+        return self._compose(parts, known=record.base, wanted=record, **options)
 
     def tune(
         self,
@@ -498,7 +537,7 @@ class Client:
             **options,
         )
 
-    def _compose_recipe(self, recipe: Recipe, locked: Path | None) -> Composition:
+    def _compose_recipe(self, recipe: Recipe, locked: Path | None, demands: Demands) -> Composition:
         from rankloom.recipe.locked import check_lock, check_parts, pinned, read_locked
 
         known = self._base_of(recipe)
@@ -507,12 +546,15 @@ class Client:
             "parameters": recipe.parameters,
             "rank": recipe.rank,
             "dtype": recipe.dtype,
+            "demands": demands,
         }
         if locked is None:
-            parts = [self._part(item) for item in recipe.refs]
+            named = zip(recipe.refs, recipe.lines, strict=True)
+            parts = [self._part(item, line=line) for item, line in named]
             return self._compose(parts, recipe.weights, known, **options)
         record, lock = read_locked(locked)
-        parts = [self._part(item) for item in pinned(recipe.refs, lock)]
+        named = zip(pinned(recipe.refs, lock), recipe.lines, strict=True)
+        parts = [self._part(item, line=line, is_locked=True) for item, line in named]
         check_parts(parts, lock)
         composition = self._compose(parts, recipe.weights, known, wanted=record, **options)
         check_lock(composition.lock, lock)
@@ -527,7 +569,8 @@ class Client:
             message += " it, and they tell how many layers there are"
             warnings.warn(RankloomWarning(message), stacklevel=3)
             return None
-        return self._base(recipe.base)
+        with at_line(recipe.base_line):
+            return self._base(recipe.base)
 
     def _base(
         self, base: PathLike, *, values: bool = True, progress: Progress | None = None
@@ -544,7 +587,12 @@ class Client:
         cache = Cache(self.settings.cache_dir)
         return pull(self.registry, cache, resolved, output=output, progress=progress)
 
-    def _part(self, item: PathLike) -> Part:
+    def _part(self, item: PathLike, *, line: str = "", is_locked: bool = False) -> Part:
+        """Read what a ref names; a complaint names the recipe's line that names it."""
+        with at_line(line):
+            return self._read_part(item, line, is_locked=is_locked)
+
+    def _read_part(self, item: PathLike, line: str, *, is_locked: bool) -> Part:
         from rankloom.adapter.reader import read
         from rankloom.composition import Part
         from rankloom.registry.pack import pack
@@ -553,10 +601,11 @@ class Client:
         if isinstance(where, Path):
             adapter = read(where)
             manifest = pack(adapter)
-            return Part(adapter, manifest.digest, str(item), manifest.base)
-        resolved = self.resolve(str(item))
+            return Part(adapter, manifest.digest, str(item), manifest.base, line)
+        resolved = self._resolve(str(item))
+        (_warn_yanked if is_locked else _refuse_yanked)(str(item), resolved)
         adapter = read(self._pull(resolved, None, None))
-        return Part(adapter, resolved.version.digest, str(item), resolved.manifest.base)
+        return Part(adapter, resolved.version.digest, str(item), resolved.manifest.base, line)
 
     def _publish(self, composition: Composition, name: str, alias: str | None) -> Version:
         with tempfile.TemporaryDirectory(prefix="rankloom-") as folder:
@@ -578,6 +627,21 @@ def _open(settings: config.Settings) -> Registry:
     from rankloom.registry.http import HttpRegistry
 
     return HttpRegistry(settings.url, settings.token)
+
+
+def _warn_yanked(name: str, resolved: ResolvedVersion) -> None:
+    if resolved.version.yanked is not None:
+        reason = resolved.version.yanked or "no reason given"
+        warnings.warn(RankloomWarning(f"{name} was yanked: {reason}"), stacklevel=3)
+
+
+def _refuse_yanked(name: str, resolved: ResolvedVersion) -> None:
+    """Let nothing new be made of a version that was withdrawn; a lock still makes it again."""
+    if resolved.version.yanked is not None:
+        reason = resolved.version.yanked or "no reason given"
+        message = f"MRG010 {name} was yanked: {reason}"
+        hint = "name another version; what was composed of it before is made again with --locked"
+        raise ConflictError(message, hint=hint)
 
 
 def _warn_untied(adapter: Adapter) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rankloom import digest
 from rankloom.errors import BackendUnavailableError, RankloomWarning
 from rankloom.recipe.checks import check_target_base, common_base
+from rankloom.recipe.demands import Demands
 from rankloom.recipe.locking import lock
 from rankloom.recipe.part import Part
 from rankloom.recipe.plan import make_plan
@@ -47,7 +48,7 @@ def compose(
     cache: Path | None = None,
     wanted: Manifest | None = None,
     dtype: str | None = None,
-    allow_no_effect: bool = False,
+    demands: Demands | None = None,
 ) -> Composition:
     """Compose resolved adapters; only headers are read.
 
@@ -64,17 +65,20 @@ def compose(
         cache: folder in which fingerprints of bases are remembered.
         wanted: the record that it must have once it is saved.
         dtype: of a checkpoint that it is applied to, if nothing else is said there.
-        allow_no_effect: warn, instead of raising, where an adapter or all of them change nothing.
+        demands: what it has to meet besides.
 
     Raises:
         RefError: unknown method, parameter or rank; the weights are not one for each part, or all
             0.
-        IncompatibleError: the parts were made for different bases, or disagree on a shape.
+        IncompatibleError: the parts were made for different bases, or disagree on a shape, or an
+            engine does not take the rank.
         UnsupportedAdapterError: the method does not work on how an adapter stores its change.
     """
     plan = make_plan(
         parts, weights, method=method, parameters=parameters, rank=rank, base_names=base_names
     )
+    demands = demands or Demands()
+    demands.check_plan(plan)
     if base is not None:
         check_target_base(parts, base)
     for finding in plan.findings:
@@ -90,7 +94,7 @@ def compose(
         cache=cache,
         wanted=wanted,
         dtype=dtype,
-        allow_no_effect=allow_no_effect,
+        demands=demands,
     )
 
 
@@ -103,7 +107,7 @@ class Composition:
         lock: digests, weights and algorithm: everything that decides the bytes of the result.
         base: identity of the base that the adapters were made for, if any of them records it.
         dtype: of a checkpoint that it is applied to, if the recipe says it.
-        allow_no_effect: warn, instead of raising, where an adapter or all of them change nothing.
+        demands: what it has to meet besides.
     """
 
     def __init__(
@@ -117,11 +121,11 @@ class Composition:
         cache: Path | None = None,
         wanted: Manifest | None = None,
         dtype: str | None = None,
-        allow_no_effect: bool = False,
+        demands: Demands,
     ) -> None:
         self.parts, self.plan, self.lock, self.base = parts, plan, lock, base
         self._publisher, self._cache, self._wanted = publisher, cache, wanted
-        self.dtype, self.allow_no_effect = dtype, allow_no_effect
+        self.dtype, self.demands = dtype, demands
         self._computed: tuple[tuple[TargetChange, ...], Losses] | None = None
 
     def __repr__(self) -> str:
@@ -155,7 +159,7 @@ class Composition:
         from rankloom.recipe.effect import find_no_effect
 
         if self._computed is None:
-            for finding in find_no_effect(self.plan, allow=self.allow_no_effect):
+            for finding in find_no_effect(self.plan, allow=self.demands.allow_no_effect):
                 warnings.warn(RankloomWarning(str(finding)), stacklevel=3)
             self._computed = compute(self.plan, [part.digest for part in self.parts])
         return self._computed
@@ -173,6 +177,8 @@ class Composition:
         Raises:
             ConflictError: ``path`` exists and is not an empty folder; nothing was written.
             UnsupportedAdapterError: a change has no form there; applying works.
+            IncompatibleError: an engine that was named does not take its rank.
+            AdapterError: an adapter has no effect on a target.
             IntegrityError: it was composed by a lock and is not what that recorded; nothing was
                 kept.
         """
@@ -241,7 +247,7 @@ class Composition:
             found=found,
             dtype=dtype or self.dtype,
             seed=digest.of_json(self.lock.to_json()),
-            allow_no_effect=self.allow_no_effect,
+            allow_no_effect=self.demands.allow_no_effect,
             progress=progress,
         )
 

@@ -13,6 +13,7 @@ from rankloom.apply import compute
 from rankloom.change import evaluate
 from rankloom.composition import Composition, compose
 from rankloom.errors import AdapterError, IntegrityError, RankloomWarning
+from rankloom.recipe.demands import Demands
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,7 +114,7 @@ def test_an_untrained_target_is_refused_by_name_or_allowed(tmp_path: Path) -> No
     with pytest.raises(AdapterError, match="NUM003"):
         compose(parts).apply_to(tmp_path / "base", tmp_path / "out")
     with pytest.warns(RankloomWarning, match=f"NUM003 part-1 changes nothing in {module}"):
-        compose(parts, allow_no_effect=True).save(tmp_path / "allowed")
+        compose(parts, demands=Demands(allow_no_effect=True)).save(tmp_path / "allowed")
     # Where its weight is 0, an adapter is asked for no effect.
     compose(parts, [1, [{"filter": module, "value": 0}, {"value": 1}]]).save(tmp_path / "out")
 
@@ -123,7 +124,7 @@ def test_an_adapter_without_any_effect_is_always_refused(tmp_path: Path) -> None
     untrained(tmp_path / "0", *LLAMA)
     for allow in (False, True):
         with pytest.raises(AdapterError, match="NUM003 part-0 changes nothing: a factor is zero"):
-            compose(parts, allow_no_effect=allow).save(tmp_path / "out")
+            compose(parts, demands=Demands(allow_no_effect=allow)).save(tmp_path / "out")
 
 
 def test_what_vanishes_in_rounding_is_refused_or_allowed(tmp_path: Path) -> None:
@@ -134,7 +135,7 @@ def test_what_vanishes_in_rounding_is_refused_or_allowed(tmp_path: Path) -> None
     ):
         weak.apply_to(tmp_path / "base", tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    allowed = compose(weak.parts, [1e-12], allow_no_effect=True)
+    allowed = compose(weak.parts, [1e-12], demands=Demands(allow_no_effect=True))
     report = allowed.apply_to(tmp_path / "base", tmp_path / "out")
     assert report.changed == 0
     assert sorted(report.unchanged) == sorted(f"{module}.weight" for module in LLAMA)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rankloom.errors import IncompatibleError
 from rankloom.finding import Finding, Severity
 from rankloom.fingerprint import Fingerprint
+from rankloom.recipe.lines import placed
 from rankloom.recipe.weights import unused_filters
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ def check_bases(parts: Sequence[Part]) -> None:
         if one.base and other.base and one.base.match(other.base) is None:
             message = f"MRG001 {one.label} and {other.label} were made for different bases"
             message += f": {difference(one.base, other.base)}"
-            raise IncompatibleError(message, hint="compose only adapters of the same base")
+            hint = "compose only adapters of the same base"
+            raise IncompatibleError(placed(message, other.line), hint=hint)
 
 
 def difference(one: Fingerprint, other: Fingerprint) -> str:
@@ -98,4 +100,5 @@ def check_target_base(parts: Sequence[Part], base: Fingerprint) -> None:
         if part.base is not None and part.base.match(base) is None:
             message = f"BASE003 {part.label} was made for another base than the one given"
             message += f": {difference(part.base, base)}"
-            raise IncompatibleError(message, hint="give the base that it was trained on")
+            hint = "give the base that it was trained on"
+            raise IncompatibleError(placed(message, part.line), hint=hint)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from rankloom.errors import NotFoundError, RefError
 from rankloom.recipe import source as sources
+from rankloom.recipe.demands import Demands
 from rankloom.recipe.draft import at
 from rankloom.recipe.mergekit import read_mergekit
 from rankloom.recipe.methods import find_method, hint
@@ -54,6 +55,9 @@ class Recipe:
         base: ref of the base, if one is named.
         dtype: of a checkpoint that the composition is applied to; ``None``: its own.
         is_foreign: another tool's format, whose ``base`` need not be here.
+        lines: file and line of each adapter.
+        base_line: file and line of the base.
+        demands: what the composition has to meet besides.
     """
 
     refs: tuple[str, ...]
@@ -64,6 +68,9 @@ class Recipe:
     base: str | None = None
     dtype: str | None = None
     is_foreign: bool = False
+    lines: tuple[str, ...] = ()
+    base_line: str = ""
+    demands: Demands = field(default_factory=Demands)
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -102,6 +109,7 @@ def parse_recipe(text: str, name: str = "recipe", folder: Path = Path()) -> Reci
 
 def _finish(draft: Draft, folder: Path) -> Recipe:
     source = draft.source
+    _check_refs(draft)
     with at(source, draft.method_at):
         method = find_method(draft.method)
     weights = tuple(_weight(draft, entry) for entry in draft.entries)
@@ -114,9 +122,42 @@ def _finish(draft: Draft, folder: Path) -> Recipe:
         where = ("output", "dtype") if ("output", "dtype") in source.lines else ("dtype",)
         message = f"{draft.dtype!r} is no dtype for weights"
         raise source.error(where, message, f"one of {', '.join(DTYPES)}")
-    refs = tuple(_placed(entry.ref, folder) for entry in draft.entries)
-    base = None if draft.base is None else _placed(draft.base, folder)
-    return Recipe(refs, weights, method.name, given, rank, base, draft.dtype, draft.is_foreign)
+    return Recipe(
+        tuple(_placed(entry.ref, folder) for entry in draft.entries),
+        weights,
+        method.name,
+        given,
+        rank,
+        None if draft.base is None else _placed(draft.base, folder),
+        draft.dtype,
+        draft.is_foreign,
+        tuple(source.line(entry.where) for entry in draft.entries),
+        source.line(("base_model",)),
+        _demands(draft),
+    )
+
+
+def _check_refs(draft: Draft) -> None:
+    """Refuse recipes as adapters: one could name itself, or another that names this one."""
+    for entry in draft.entries:
+        if entry.ref.endswith(SUFFIXES):
+            message = f"{entry.ref} is a recipe, not an adapter"
+            hint = f"compose it first ('loractl compose {entry.ref} -o DIR'), then name DIR"
+            raise draft.source.error((*entry.where, "adapter"), message, hint)
+
+
+def _demands(draft: Draft) -> Demands:
+    source, engines, allow = draft.source, draft.engines, draft.allow_no_effect
+    if not isinstance(allow, bool):
+        message = f"allow_no_effect is {allow!r}"
+        raise source.error(("allow_no_effect",), message, "it is true or false")
+    where = ("output", "engines")
+    listed = [engines] if isinstance(engines, str) else engines or []
+    if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
+        raise source.error(where, f"engines are {engines!r}, no names", "write [vllm]")
+    with at(source, where):
+        line = source.line(where if draft.rank is None else draft.rank_at)
+        return Demands.of(listed, allow_no_effect=allow, line=line)
 
 
 def _weight(draft: Draft, entry: Entry) -> Weight:

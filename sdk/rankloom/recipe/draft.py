@@ -44,6 +44,8 @@ class Draft:
         rank: what was asked for.
         rank_at: where.
         dtype: of a checkpoint that the composition is applied to.
+        engines: serving engines that must take the rank.
+        allow_no_effect: whether an adapter may leave a target as it is.
         is_foreign: the base may be a name that only the other tool knows.
     """
 
@@ -56,6 +58,8 @@ class Draft:
     rank: object = None
     rank_at: Path = ()
     dtype: str | None = None
+    engines: object = None
+    allow_no_effect: object = False
     is_foreign: bool = False
 
 

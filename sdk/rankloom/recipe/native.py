@@ -19,7 +19,10 @@ KEYS = (
     "combination_type",
     "parameters",
     "output",
+    "allow_no_effect",
 )
+
+OUTPUT = ("rank", "dtype", "engines")
 
 _PEFTS_SIGNS = {"sign_election": "unweighted", "divide_by": "count"}
 PEFT: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -52,7 +55,7 @@ def read_native(source: Source) -> Draft:
     if top.get("version", 1) != 1:
         message = f"version {top['version']!r} is not known"
         raise source.error(("version",), message, "this format is version 1")
-    output = mapping(source, top.get("output") or {}, ("output",), ("rank", "dtype"))
+    output = mapping(source, top.get("output") or {}, ("output",), OUTPUT)
     base = top.get("base_model")
     method, where, defaults = _method(source, top, output)
     return Draft(
@@ -65,6 +68,8 @@ def read_native(source: Source) -> Draft:
         _rank(output.get("rank")),
         ("output", "rank"),
         output.get("dtype"),
+        output.get("engines"),
+        top.get("allow_no_effect", False),
     )
 
 

@@ -19,9 +19,11 @@ class Part:
         digest: the digest of its version (of a folder: of the manifest it would have).
         label: how the caller named it, for messages and plans only: it decides no byte.
         base: identity of the base it was made for, if that was recorded.
+        line: file and line of the recipe that names it, if one does.
     """
 
     adapter: Adapter
     digest: str
     label: str
     base: Fingerprint | None = None
+    line: str = ""

@@ -35,10 +35,13 @@ class Source:
 
     def error(self, where: Path, what: str, hint: str = "") -> RefError:
         """Return an error that names the line of the value at ``where``."""
+        return RefError(f"MRG007 {self.line(where)}: {what}", hint=hint)
+
+    def line(self, where: Path) -> str:
+        """Return file and line of the value at ``where``, or of what it would stand in."""
         while where not in self.lines and where:
             where = where[:-1]
-        line = self.lines.get(where, 1)
-        return RefError(f"MRG007 {self.name}, line {line}: {what}", hint=hint)
+        return f"{self.name}, line {self.lines.get(where, 1)}"
 
 
 def parse(text: str, name: str = "recipe") -> Source:
