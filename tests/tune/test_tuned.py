@@ -13,9 +13,13 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertModel
 
-from lowrank_cases import Case, read_checkpoint
+import lora_cases
+from lowrank_cases import Case, part, read_checkpoint
 from rankloom import sdk
+from rankloom.apply.live import apply_to_model
+from rankloom.composition import compose
 from rankloom.tune.bootstrap import interval, of_difference
+from rankloom.tune.held import Held
 from rankloom.tune.recipe import Combined
 from rankloom.tune.space import Group, Space
 from rankloom.tune.stage import load_model
@@ -179,6 +183,28 @@ def test_checkpoints_score_as_the_live_model_does(tmp_path: Path) -> None:
     assert "base_model: ./base" in one.recipe(tmp_path)
     tuned = sdk.tune(folders, evaluate=live, base=base, model=load_model(base), trials=4)
     assert [trial.score for trial in one.trials] == [trial.score for trial in tuned.trials]
+
+
+def test_held_factors_give_the_same_bits(tmp_path: Path) -> None:
+    targets: dict[str, Any] = {
+        "target_modules": ["lin", "emb", "head.0"],
+        "target_parameters": ["experts.gate_up_proj", "experts.down_proj"],
+    }
+    one = lora_cases.write(tmp_path / "one", dtype=torch.bfloat16, **targets)
+    two = lora_cases.write(tmp_path / "two", dtype=torch.float32, r=3, **targets)
+    composition = compose([part(one.folder), part(two.folder)], [0.7, -1.3])
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        model, held = two.base.to(dtype), Held()
+        kept = {name: value.clone() for name, value in model.state_dict().items()}
+        with composition.apply(model) as handle:
+            wanted = {name: value.clone() for name, value in model.state_dict().items()}
+        assert len(handle.targets) == 5
+        for _ in range(2):
+            with apply_to_model(model, held.hold(composition.changes)):
+                found = model.state_dict()
+                assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+                assert not all(torch.equal(found[name], kept[name]) for name in wanted)
+            assert all(torch.equal(value, kept[n]) for n, value in model.state_dict().items())
 
 
 def test_factors_are_read_once(folders: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

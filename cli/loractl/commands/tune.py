@@ -113,7 +113,7 @@ def _evaluations(evaluate: str | None, command: str | None, held_out: str | None
 
 def _report(trial: Trial) -> None:
     weights = ", ".join(f"{weight:g}" for weight in trial.weights)
-    line = f"trial {trial.number}: {weights} scores {trial.score.value:.4f}"
+    line = f"trial {trial.number}: {weights} scores {trial.score.value:.5g}"
     click.echo(f"{line} ({trial.seconds:.1f} s)", err=True)
 
 

@@ -23,7 +23,7 @@ class Interval:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
+        return f"{shown(self.mean)} [{shown(self.low)}, {shown(self.high)}]"
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON value."""
@@ -45,6 +45,11 @@ def interval(values: Sequence[float], *, seed: int = 0) -> Interval:
     means = np.array([found[draw.integers(0, size, size)].mean() for _ in range(ROUNDS)])
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(found.mean()), float(low), float(high))
+
+
+def shown(number: float) -> str:
+    """Return a score in as few characters as tell it: four decimals, or four digits."""
+    return f"{number:.4f}" if number == 0 or 1e-2 <= abs(number) < 1e3 else f"{number:.4g}"
 
 
 def of_score(score: Score) -> Interval | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -41,17 +42,23 @@ class Live:
     """One model that is never loaded again: each composition lies on it while it is scored.
 
     Args:
-        model: the base; it has its own bits again after each run, also after an exception.
+        model: the base, or the folder that it is loaded from when it is needed first. It has its
+            own bits again after each run, also after an exception.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._model, self._held, self._has_warned = model, Held(), False
+    def __init__(self, model: nn.Module | Path) -> None:
+        self._source, self._held, self._has_warned = model, Held(), False
+
+    @cached_property
+    def _model(self) -> nn.Module:
+        return load_model(self._source) if isinstance(self._source, Path) else self._source
 
     def run(self, evaluate: Callable[[Any], object], composition: Composition | None) -> object:
         """Evaluate the model.
 
         Raises:
             IncompatibleError: the adapters do not fit the model, or it is another base.
+            BackendUnavailableError: the model cannot be loaded.
         """
         if composition is None:
             return evaluate(self._model)
@@ -94,12 +101,11 @@ def make_stage(base: Path | None, model: nn.Module | None, *, checkpoints: bool 
 
     Args:
         base: the base's folder.
-        model: the base as a live model; ``None``: it is loaded from the folder.
+        model: the base as a live model; ``None``: it is loaded from the folder, once.
         checkpoints: score folders, not a model.
 
     Raises:
         RefError: nothing is there to apply to, or a live model where a folder is needed.
-        BackendUnavailableError: the model cannot be loaded.
     """
     if base is None and (model is None or checkpoints):
         message = "there is no folder of a base to " + ("merge into" if checkpoints else "load")
@@ -110,7 +116,7 @@ def make_stage(base: Path | None, model: nn.Module | None, *, checkpoints: bool 
     if model is not None:
         return Live(model)
     assert base is not None  # noqa: S101 - checked above
-    return Checkpoints(base) if checkpoints else Live(load_model(base))
+    return Checkpoints(base) if checkpoints else Live(base)
 
 
 def load_model(base: Path) -> nn.Module:

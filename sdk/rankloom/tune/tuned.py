@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankloom.tune.bootstrap import of_difference, of_score
+from rankloom.tune.bootstrap import of_difference, of_score, shown
 
 if TYPE_CHECKING:
     import os
@@ -74,10 +74,10 @@ class Tuned:
     @property
     def verdict(self) -> str:
         """The result in words."""
-        rival = f"{self.name(self.rival)} scores {self.rival.score.value:.4f} on the dev set"
+        rival = f"{self.name(self.rival)} scores {shown(self.rival.score.value)} on the dev set"
         if self.best is None:
             return f"No composition of all adapters was tried; {rival}."
-        mine = f"{self.name(self.best)} scores {self.best.score.value:.4f}"
+        mine = f"{self.name(self.best)} scores {shown(self.best.score.value)}"
         if not self.found:
             return (
                 f"Not found: no composition of all adapters beats the best without one: {rival};"
@@ -189,7 +189,7 @@ def rival(space: Space, trials: tuple[Trial, ...]) -> Trial:
 
 def _text(score: Score) -> str:
     found = of_score(score)
-    return f"{score.value:.4f}" if found is None else str(found)
+    return shown(score.value) if found is None else str(found)
 
 
 def _json(score: Score) -> dict[str, Any]:
