@@ -189,6 +189,7 @@ class Composition:
 
         forms = widen(arrange(self.changes))
         config = peft_config(forms, [part.adapter.config.raw for part in self.parts])
+        self.demands.check_rank(config["r"], "the result")
         save(self.changes, forms, config, self.lock, self.base, Path(path), wanted=self._wanted)
         return Path(path)
 
