@@ -153,6 +153,7 @@ CASES: list[tuple[str, Iterable[str], dict[str, Any], float]] = [
     ("TINYLORA", ["wide"], {"u": 5}, EXACT),
     ("TINYLORA", [*MATRICES, "gpt", "rows", "odd"], {"u": 5}, EXACT),
     ("TINYLORA", [*MATRICES, "rows", "odd"], {"u": 5, "weight_tying": 0.5}, EXACT),
+    ("TINYLORA", [*MATRICES, "rows"], {"u": 5, "weight_tying": 0.35}, EXACT),  # 2.6 groups
     ("TINYLORA", [*MATRICES, "rows"], {"u": 5, "weight_tying": 0.4, "projection_seed": 3}, EXACT),
     ("DELORA", MATRICES, {"r": 3, "rank_pattern": {"tall": 2}, "init_weights": False}, EXACT),
     ("GRALORA", [*MATRICES, "gpt"], {"r": 4, "alpha": 6, "hybrid_r": 2}, EXACT),
@@ -509,6 +510,13 @@ def test_copies_of_a_projection_that_differ_are_refused(tmp_path: Path) -> None:
     (target,) = read(tmp_path).targets
     with pytest.raises(AdapterError, match="randlora_A"):
         delta(base, target)
+
+
+def test_a_vector_of_another_length_than_the_config_says_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, config("TINYLORA", ["wide"], u=5))
+    edit_config(tmp_path, u=6)
+    with pytest.raises(AdapterError, match="TEN003"):
+        read(tmp_path)
 
 
 def test_a_vector_of_an_unknown_module_is_refused(tmp_path: Path) -> None:

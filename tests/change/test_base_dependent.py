@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -264,6 +265,33 @@ def test_hira(tmp_path: Path) -> None:
 )
 def test_miss(tmp_path: Path, config: peft.MissConfig, changed: list[str]) -> None:
     check(tmp_path, config, {f"{name}.weight" for name in changed})
+
+
+@pytest.mark.parametrize("init", [True, "bat"])
+def test_bone_is_miss_under_its_first_name(tmp_path: Path, init: Any) -> None:  # noqa: ANN401
+    """PEFT 0.14 to 0.17 wrote it, with the same block under another key."""
+    settings = peft.MissConfig(target_modules=["plain"], r=4, init_weights=init)
+    base, merged = write(tmp_path, settings)
+    path = tmp_path / "adapter_model.safetensors"
+    file = {key.replace("miss", "bone"): tensor for key, tensor in load_file(path).items()}
+    save_file(file, path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    old = {"peft_type": "BONE", "r": 4, "target_modules": ["plain"], "init_weights": init}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(old))
+    [target] = read(tmp_path).targets
+    assert (target.module, target.kind) == ("plain", "bone")
+    torch.testing.assert_close(applied(base, target), merged.plain.weight, rtol=0, atol=1e-12)
+    for wrong in (
+        {"r": 3},
+        {"init_weights": "mini"},
+        {"init_weights": "bat" if init is True else True},
+    ):
+        (tmp_path / "adapter_config.json").write_text(json.dumps({**old, **wrong}))
+        with pytest.raises(AdapterError):
+            read(tmp_path)
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(AdapterError, match="bone_block"):  # which is none of MiSS
+        read(tmp_path)
 
 
 @pytest.mark.parametrize("variant", ["road_1", "road_2", "road_4"])

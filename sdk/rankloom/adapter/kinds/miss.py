@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from rankloom.adapter.config import AdapterConfig
+    from rankloom.adapter.kinds.kind import Parse
     from rankloom.adapter.kinds.parts import Parts
     from rankloom.adapter.kinds.reading import Reading
     from rankloom.finding import Finding
@@ -49,19 +50,31 @@ def _read(name: str, config: AdapterConfig, tensors: Mapping[str, TensorEntry]) 
     return read_parts(tensors, {"block": f".{name}_block"}, build)
 
 
-def _init(name: str, value: Any) -> str:  # noqa: ANN401 - a JSON value
-    """Return the variant, which the field that names the initialisation decides too."""
-    if isinstance(value, str) and value in {"bat", "mini"}:
-        return value
-    return "standard" if value is None else str(checks.flag(name, value))
+def _init(*variants: str) -> Parse:
+    """Accept the variants, which the field that names the initialisation decides too."""
+
+    def parse(name: str, value: Any) -> str:  # noqa: ANN401 - a JSON value
+        if isinstance(value, str) and value in variants:
+            return value
+        return "standard" if value is None else str(checks.flag(name, value))
+
+    return parse
 
 
-_RANK = {"r": Field(checks.rank, 64), "init_weights": Field(_init, default=True)}
+_RANK = Field(checks.rank, 64)
 
 MISS = Kind(
     "MISS",
     partial(_read, "miss"),
-    fields={**_RANK, "mini_r": Field(whole(1), 1)},
+    fields={
+        "r": _RANK,
+        "init_weights": Field(_init("bat", "mini"), default=True),
+        "mini_r": Field(whole(1), 1),
+    },
     training={"miss_dropout": "acts in training only"},
 )
-BONE = Kind("BONE", partial(_read, "bone"), fields=_RANK)
+BONE = Kind(
+    "BONE",
+    partial(_read, "bone"),
+    fields={"r": _RANK, "init_weights": Field(_init("bat"), default=True)},
+)
