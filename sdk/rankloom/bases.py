@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankloom import ref
-from rankloom.errors import NotFoundError
+from rankloom.errors import AdapterError, NotFoundError
+from rankloom.fingerprint import Level
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from rankloom.adapter.reader import Adapter
     from rankloom.base.model import Base
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from rankloom.registry.protocol import Registry
     from rankloom.registry.wire import BaseRecord
 
+_SNAPSHOT = re.compile(r"/models--([^/]+)/snapshots/([0-9a-f]{40})/?$")
 CACHE = "fingerprints"
 """Folder of cached fingerprints inside the cache."""
 
@@ -32,20 +34,22 @@ class KnownBase:
     Attributes:
         model: config and headers.
         fingerprint: its identity; only ``struct`` and ``cfg`` if the values were not read.
-        source: the folder it was read from, or what its record says.
+        source: the repository or folder it was read from, or what its record says.
         name: its name in the registry, if it came from there.
+        leaves: digest of each tensor (:class:`rankloom.base.fingerprint.Measured`), if known.
     """
 
     model: Base
     fingerprint: Fingerprint
     source: str
     name: str | None = None
+    leaves: Mapping[str, str] = field(default_factory=dict)
 
     def to_record(self, name: str) -> BaseRecord:
         """Return what the registry keeps of it."""
         from rankloom.registry.base_record import to_record
 
-        return to_record(self.model, name, self.fingerprint, self.source)
+        return to_record(self.model, name, self.fingerprint, self.source, self.leaves)
 
 
 def is_folder(base: str | os.PathLike[str]) -> bool:
@@ -67,7 +71,7 @@ def read(
         BaseError: it holds no base that can be read.
     """
     from rankloom.base import reader
-    from rankloom.base.fingerprint import fingerprint
+    from rankloom.base.fingerprint import measure
 
     folder = folder.expanduser()
     if not folder.is_dir():
@@ -75,8 +79,55 @@ def read(
         raise NotFoundError(message, hint="give the folder with config.json and *.safetensors")
     model = reader.read(folder)
     cache = settings.cache_dir / CACHE
-    found = fingerprint(model, values=values, cache=cache, progress=progress)
-    return KnownBase(model, found, folder.absolute().name)
+    found = measure(model, values=values, cache=cache, progress=progress)
+    return KnownBase(model, found.fingerprint, _source(folder), leaves=found.leaves)
+
+
+def _source(folder: Path) -> str:
+    """Return where a folder says it is from: repository and commit in Hugging Face's cache."""
+    place = folder.absolute()
+    matched = _SNAPSHOT.search(place.as_posix())
+    return f"{matched[1].replace('--', '/', 1)}@{matched[2]}" if matched else place.name
+
+
+def apart(
+    registry: Callable[[], Registry], settings: Settings, adapter: Path, known: KnownBase
+) -> tuple[Mapping[str, str], Mapping[str, str]] | None:
+    """Return what tells an adapter's recorded base and another one apart, tensor by tensor.
+
+    Args:
+        registry: gives the registry; asked only if this machine did not hash the recorded base.
+        settings: where hashes are kept.
+        adapter: the adapter's folder.
+        known: the other base.
+
+    Returns:
+        Digests by canonical name of the recorded base and of the other one; ``None`` if they agree
+        or nothing is recorded.
+    """
+    from rankloom.manifest import read_record
+
+    try:
+        record = read_record(adapter)
+    except AdapterError:
+        return None  # validation itself reports it
+    expected = record.base if record else None
+    if expected is None or expected.match(known.fingerprint) is not None:
+        return None
+    return _leaves_of(registry, settings, expected), known.leaves
+
+
+def _leaves_of(
+    registry: Callable[[], Registry], settings: Settings, base: Fingerprint
+) -> Mapping[str, str]:
+    from rankloom.base import fingerprint_cache
+
+    if kept := fingerprint_cache.recall(settings.cache_dir / CACHE, base):
+        return kept.leaves
+    for record in registry().list_bases():
+        if base.match(record.fingerprint) in {Level.EXACT, Level.BF16}:
+            return _known(registry().get_base(record.name)).leaves
+    return {}
 
 
 def resolve(
@@ -117,7 +168,7 @@ def find(
         return None
     claimed = {claim, slug(claim)}
     for record in registry.list_bases():
-        if record.name in claimed or record.source == claim:
+        if record.name in claimed or record.source.partition("@")[0] == claim:
             return _known(registry.get_base(record.name))
     return None
 
@@ -140,12 +191,13 @@ def record(registry: Registry, known: KnownBase) -> str:
 
 def slug(text: str) -> str:
     """Return a valid base name made from a path or repository id: its last part, in lower case."""
-    last = text.rstrip("/").rpartition("/")[2].lower()
+    last = text.partition("@")[0].rstrip("/").rpartition("/")[2].lower()
     cleaned = re.sub(r"[^a-z0-9._-]+|\.{2,}", "-", last).strip("._-")[:96].rstrip("._-")
     return ref.check_name(cleaned or "base", "base name")
 
 
 def _known(found: BaseRecord) -> KnownBase:
-    from rankloom.registry.base_record import from_record
+    from rankloom.registry.base_record import from_record, leaves
 
-    return KnownBase(from_record(found), found.fingerprint, found.source, found.name)
+    model = from_record(found)
+    return KnownBase(model, found.fingerprint, found.source, found.name, leaves(found))

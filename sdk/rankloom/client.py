@@ -284,7 +284,13 @@ class Client:
         if against is None:
             return validate(folder, headers_only=headers_only)
         known = self._base(against, values=not headers_only, progress=progress)
-        return validate(folder, known.model, found=known.fingerprint, headers_only=headers_only)
+        return validate(
+            folder,
+            known.model,
+            found=known.fingerprint,
+            leaves=bases.apart(lambda: self.registry, self.settings, folder, known),
+            headers_only=headers_only,
+        )
 
     def compose(
         self,

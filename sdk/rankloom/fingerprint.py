@@ -8,11 +8,16 @@ from rankloom.message import Digest, Message
 
 
 class Level(StrEnum):
-    """How strongly two fingerprints agree, strongest first."""
+    """How strongly two bases agree, strongest first.
+
+    ``SUBSET`` is said by the validation of an adapter only: its base has a vocabulary of another
+    size, and the adapter changes nothing of the vocabulary; all other tensors agree.
+    """
 
     EXACT = "exact"
     BF16 = "bf16"
     STRUCT = "struct"
+    SUBSET = "compatible-subset"
 
 
 class Fingerprint(Message):

@@ -131,6 +131,15 @@ def _renamed(name: str, renamings: Mapping[str, str]) -> str:
     return renamings[start] + name.removeprefix(start) if start else name
 
 
+def is_vocabulary(name: str) -> bool:
+    """Tell whether a tensor has a row per token: an embedding of tokens, an output head, its bias.
+
+    Args:
+        name: its canonical name.
+    """
+    return _ends(name, (*_HEADS, *_SOURCES))
+
+
 def tied_candidates(
     shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]
 ) -> dict[str, tuple[str, ...]]:

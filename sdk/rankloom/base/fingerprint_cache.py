@@ -43,10 +43,20 @@ def load(cache: Path, name: str) -> Kept | None:
         return None
 
 
+def recall(cache: Path, fingerprint: Fingerprint) -> Kept | None:
+    """Return what is kept of a base that was hashed on this machine, wherever it lay."""
+    return load(cache, _content_name(fingerprint)) if fingerprint.exact else None
+
+
+def _content_name(fingerprint: Fingerprint) -> str:
+    return f"content-{(fingerprint.exact or '').removeprefix('sha256:')}"
+
+
 def store(cache: Path, name: str, fingerprint: Fingerprint, leaves: Mapping[str, str]) -> None:
     """Keep a fingerprint; a cache that cannot be written costs time only."""
     kept = Kept(fingerprint=fingerprint, leaves=dict(leaves))
     try:
-        files.write_atomic(cache / f"{name}.json", kept.model_dump_json().encode())
+        for key in (name, _content_name(fingerprint)):
+            files.write_atomic(cache / f"{key}.json", kept.model_dump_json().encode())
     except OSError:
         return

@@ -5,15 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rankloom.base import canonical
 from rankloom.base.model import Base
 from rankloom.registry.wire import BaseRecord, BaseTensorShape
 from rankloom.tensorfile.header import TensorEntry
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rankloom.fingerprint import Fingerprint
 
 
-def to_record(base: Base, name: str, fingerprint: Fingerprint, source: str = "") -> BaseRecord:
+def to_record(
+    base: Base,
+    name: str,
+    fingerprint: Fingerprint,
+    source: str = "",
+    leaves: Mapping[str, str] | None = None,
+) -> BaseRecord:
     """Return what the registry keeps of a base.
 
     Args:
@@ -21,20 +30,28 @@ def to_record(base: Base, name: str, fingerprint: Fingerprint, source: str = "")
         name: its name in the registry.
         fingerprint: its identity.
         source: where it came from; a claim, for people only.
+        leaves: digest of each tensor by its canonical name; ``None``: not known.
 
     Raises:
         ValidationError: (pydantic's) the name is not valid.
     """
+    names, known = canonical.names(base.tensors), leaves or {}
     return BaseRecord(
         name=name,
         fingerprint=fingerprint,
         source=source,
         config=dict(base.config),
         tensors={
-            key: BaseTensorShape(dtype=entry.dtype, shape=entry.shape)
+            key: BaseTensorShape(dtype=entry.dtype, shape=entry.shape, leaf=known.get(names[key]))
             for key, entry in base.tensors.items()
         },
     )
+
+
+def leaves(record: BaseRecord) -> dict[str, str]:
+    """Return the digest of each tensor of a record by its canonical name, as far as known."""
+    names = canonical.names(record.tensors)
+    return {names[name]: shape.leaf for name, shape in record.tensors.items() if shape.leaf}
 
 
 def from_record(record: BaseRecord) -> Base:

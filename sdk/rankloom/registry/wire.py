@@ -15,10 +15,14 @@ from rankloom.message import Digest, Message, Name
 
 
 class BaseTensorShape(Message):
-    """Header of one tensor of a base: safetensors dtype code and shape."""
+    """Header of one tensor of a base: safetensors dtype code and shape.
+
+    ``leaf`` is the digest of its values at level ``bf16``, if they were read.
+    """
 
     dtype: str
     shape: tuple[int, ...]
+    leaf: Digest | None = None
 
 
 class BaseRecord(Message):

@@ -1,4 +1,4 @@
-"""Rules of an adapter and a base together, from headers and fingerprints."""
+"""Rules of an adapter and a base together, from headers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from rankloom.adapter.reader import Adapter
     from rankloom.base.model import Base, Piece
     from rankloom.finding import Finding
-    from rankloom.fingerprint import Fingerprint
 
 Placed = list[tuple["Target", "Piece"]]
 
@@ -105,19 +104,3 @@ def quantised(placed: Placed) -> Iterator[Finding]:
         first = next(iter(bad))
         message = f"the base stores {named(list(bad))} as {bad[first]}: it is quantised"
         yield RULES["BASE006"].finding(message, where=first)
-
-
-def same_base(expected: Fingerprint, found: Fingerprint) -> Iterator[Finding]:
-    """BASE003: the base is the recorded one at some level."""
-    if expected.match(found) is not None:
-        return
-    if expected.struct == found.struct:
-        what = "names and shapes agree, the values differ"
-    else:
-        what = "its names and shapes differ"
-    digests = f"recorded {_short(expected)}, found {_short(found)}"
-    yield RULES["BASE003"].finding(f"this is not the recorded base: {what} ({digests})")
-
-
-def _short(fingerprint: Fingerprint) -> str:
-    return (fingerprint.exact or fingerprint.struct)[:19]

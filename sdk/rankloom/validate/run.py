@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rankloom.adapter import reader
 from rankloom.finding import Finding, Severity
 from rankloom.fingerprint import Fingerprint, Level
-from rankloom.validate import content, fit
+from rankloom.validate import content, fit, same_base
 from rankloom.validate.report import Report
 from rankloom.validate.rules import RULES
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from rankloom.adapter.reader import Adapter
     from rankloom.base.model import Base
+    from rankloom.validate.fit import Placed
+    from rankloom.validate.same_base import Leaves
 
 CONTAINER = tuple(f"FMT{number:03}" for number in range(1, 17))
 CONFIG = (
@@ -98,6 +100,7 @@ def validate(
     *,
     expected: Fingerprint | None = None,
     found: Fingerprint | None = None,
+    leaves: tuple[Leaves, Leaves] | None = None,
     headers_only: bool = False,
 ) -> Report:
     """Check an adapter, and how it fits a base.
@@ -107,6 +110,8 @@ def validate(
         base: the base that it shall fit.
         expected: fingerprint of the base that it was made for; ``None``: what its record says.
         found: fingerprint of ``base``.
+        leaves: digests of the tensors of the base that it was made for, and of ``base``: they tell
+            what differs where the fingerprints do.
         headers_only: do not read the adapter's values; the report says so.
 
     Raises:
@@ -126,9 +131,14 @@ def validate(
     run.checked += FILES
     run.findings += content.imported(adapter)
     _content(run, adapter, headers_only=headers_only)
-    _fit(run, adapter, base)
+    placed = _fit(run, adapter, base)
     run.check("BASE001", content.base_named(adapter) if not (expected or found) else ())
-    _identity(run, expected or adapter.base, found)
+    wanted = expected or adapter.base
+    if wanted and found and leaves and same_base.is_subset(wanted, found, placed, *leaves):
+        run.level = Level.SUBSET
+        run.check("BASE003", same_base.resized(*leaves))
+    else:
+        _identity(run, wanted, found)
     return run.report(adapter.path)
 
 
@@ -183,16 +193,17 @@ def _content(run: _Run, adapter: Adapter, *, headers_only: bool) -> None:
         run.check(rule, check(adapter))
 
 
-def _fit(run: _Run, adapter: Adapter, base: Base | None) -> None:
+def _fit(run: _Run, adapter: Adapter, base: Base | None) -> Placed:
     if base is None:
         run.skip(FIT, _NO_BASE)
-        return
+        return []
     placed, lost = fit.place(adapter, base)
     run.check("TEN005", lost)
     run.check("BASE002", fit.shapes(placed))
     run.check("BASE004", fit.tied(placed, base))
     run.check("BASE006", fit.quantised(placed))
     run.checked.append("BASE007")  # what could not be placed for it is in ``lost``
+    return placed
 
 
 def _identity(run: _Run, expected: Fingerprint | None, found: Fingerprint | None) -> None:
@@ -204,4 +215,4 @@ def _identity(run: _Run, expected: Fingerprint | None, found: Fingerprint | None
     if run.level is Level.STRUCT:
         run.skip(["BASE003"], "names and shapes agree, but values were not fingerprinted")
         return
-    run.check("BASE003", fit.same_base(expected, found))
+    run.check("BASE003", same_base.differing(expected, found))
