@@ -6,7 +6,10 @@ import logging
 import re
 import time
 import uuid
+from http import HTTPStatus
 from typing import TYPE_CHECKING
+
+import anyio
 
 from rankloom.registry.wire import Problem
 from rankloom_server import problems
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
 
 MAX_BODY = 32 << 20
 """Bytes of a JSON body; the headers of a base with 100 000 tensors take about 10 MB."""
+
+IDLE_SECONDS = 60
+"""How long a client that sends a body may pause."""
 
 _log = logging.getLogger("rankloom_server")
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -74,13 +80,14 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         # Messages are small enough to be held: then a body is refused before anything runs.
-        body, more = bytearray(), True
-        while more and len(body) <= self._limit:
-            message = await receive()
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
+        try:
+            body = await self._read(receive)
+        except TimeoutError:
+            await self._refuse(408, f"no byte came in {IDLE_SECONDS} s", scope, receive, send)
+            return
         if len(body) > self._limit:
-            await self._refuse(scope, receive, send)
+            detail = f"the body is larger than {self._limit} bytes"
+            await self._refuse(413, detail, scope, receive, send)
             return
         sent = False
 
@@ -89,15 +96,27 @@ class BodyLimit:
             if sent:
                 return await receive()
             sent = True
-            return {"type": "http.request", "body": bytes(body), "more_body": False}
+            return {"type": "http.request", "body": body, "more_body": False}
 
         await self._app(scope, replay, send)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _read(self, receive: Receive) -> bytes:
+        """Return the body, or so much of it that it is too large."""
+        body, more = bytearray(), True
+        while more and len(body) <= self._limit:
+            with anyio.fail_after(IDLE_SECONDS):
+                message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        return bytes(body)
+
+    async def _refuse(
+        self, status: int, detail: str, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         problem = Problem(
-            title="Content Too Large",
-            status=413,
-            detail=f"the body is larger than {self._limit} bytes",
+            title=HTTPStatus(status).phrase,
+            status=status,
+            detail=detail,
             code="invalid-request",
             request_id=scope["state"]["request_id"],
         )

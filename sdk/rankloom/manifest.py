@@ -24,7 +24,7 @@ MAX_FILE_BYTES = 5 << 30
 
 def _check_path(path: str) -> str:
     pure = PurePosixPath(path)
-    plain = str(pure) == path and not pure.is_absolute() and "\\" not in path
+    plain = str(pure) == path and pure.parts and not pure.is_absolute() and "\\" not in path
     if not plain or any(part in {"..", "."} for part in pure.parts) or not path.isprintable():
         message = f"SEC004 {path[:80]!r} is not a plain relative path"
         raise ValueError(message)

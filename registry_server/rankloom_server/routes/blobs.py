@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import AsyncIterator, Iterator
 from typing import Annotated
 
+import anyio
 import anyio.from_thread
+import anyio.to_thread
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 from starlette.requests import ClientDisconnect
 
 from rankloom import digest as digests
 from rankloom import ref as refs
 from rankloom.errors import NotFoundError, UploadCorruptError
+from rankloom_server import middleware
 from rankloom_server.routes.deps import ServiceDep
 from rankloom_server.store.interface import blob_key
 from rankloom_server.store.local import LocalStore
@@ -70,8 +73,16 @@ async def put_blob(request: Request, blob: SignedDep) -> Response:
     if length is not None and length != str(blob.size):
         message = f"REG001 {length} bytes were announced for {blob.digest}, {blob.size} declared"
         raise UploadCorruptError(message, hint="did the file change during the push? push again")
-    await run_in_threadpool(blob.store.put, blob.digest, blob.size, _chunks(request))
+    await anyio.to_thread.run_sync(
+        blob.store.put, blob.digest, blob.size, _chunks(request), limiter=_writers()
+    )
     return Response(status_code=200)
+
+
+@functools.cache
+def _writers() -> anyio.CapacityLimiter:
+    """Return the threads for uploads: slow senders must not take those that answer requests."""
+    return anyio.CapacityLimiter(40)
 
 
 def _chunks(request: Request) -> Iterator[bytes]:
@@ -79,8 +90,13 @@ def _chunks(request: Request) -> Iterator[bytes]:
     stream = request.stream()
     while True:
         try:
-            yield anyio.from_thread.run(stream.__anext__)
+            yield anyio.from_thread.run(_next, stream)
         except StopAsyncIteration:
             return
-        except ClientDisconnect:
+        except (ClientDisconnect, TimeoutError):
             return  # too few bytes arrived, and the digest shows it
+
+
+async def _next(stream: AsyncIterator[bytes]) -> bytes:
+    with anyio.fail_after(middleware.IDLE_SECONDS):
+        return await anext(stream)
