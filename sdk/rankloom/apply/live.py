@@ -39,6 +39,28 @@ class _Saved:
     values: torch.Tensor
 
 
+class Spare:
+    """Memory for the copies that are kept of one model's parameters, used again each time.
+
+    For one composition after another on the same model: memory that is new each time costs as much
+    as the sums, since the system clears every page of it first.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[str, torch.Tensor] = {}
+
+    def copy(self, name: str, values: torch.Tensor) -> torch.Tensor:
+        """Return a copy; one that was given before under that name is overwritten."""
+        held = self._held.get(name)
+        if held is None or _form(held) != _form(values):
+            held = self._held[name] = torch.empty_like(values)
+        return held.copy_(values)
+
+
+def _form(tensor: torch.Tensor) -> tuple[object, ...]:
+    return tensor.shape, tensor.dtype, tensor.device
+
+
 class Handle:
     """Changes that lie on a model until :meth:`restore` or until the ``with`` block ends.
 
@@ -74,7 +96,11 @@ class Handle:
 
 
 def apply_to_model(
-    model: nn.Module, changes: Sequence[TargetChange], *, expected: Fingerprint | None = None
+    model: nn.Module,
+    changes: Sequence[TargetChange],
+    *,
+    expected: Fingerprint | None = None,
+    spare: Spare | None = None,
 ) -> Handle:
     """Add changes to a model's parameters in place.
 
@@ -90,6 +116,7 @@ def apply_to_model(
         model: the base.
         changes: what is added to which parameter.
         expected: identity of the base that the changes were made for.
+        spare: keeps the memory of the copies for the next composition on this model.
 
     Raises:
         IncompatibleError: the model has no such parameter, or in another shape, quantised or
@@ -104,7 +131,7 @@ def apply_to_model(
         check_live_identity(model, expected)
         try:
             for spot in spots:
-                _apply(spot, saved)
+                _apply(spot, saved, spare or Spare())
         except BaseException:
             _write_back(saved)
             raise
@@ -115,14 +142,14 @@ def apply_to_model(
 
 
 @torch.no_grad()
-def _apply(spot: Spot, saved: list[_Saved]) -> None:
+def _apply(spot: Spot, saved: list[_Saved], spare: Spare) -> None:
     shared = spot.weight
     if spot.own:
         saved.append(_Saved(spot, shared))
         own = nn.Parameter(shared.detach().clone(), requires_grad=shared.requires_grad)
         setattr(spot.module, spot.parameter, own)
     else:
-        saved.append(_Saved(spot, shared.detach().clone()))
+        saved.append(_Saved(spot, spare.copy(spot.name, shared.detach())))
     weight, found = spot.weight.detach(), blocks(spot.contributions)
     if found is None or not weight.is_contiguous():
         _fill_slabs(spot, weight, saved)

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rankloom.apply.live import apply_to_model
+from rankloom.apply.live import Spare, apply_to_model
 from rankloom.errors import BackendUnavailableError, RankloomWarning, RefError
 from rankloom.tune.held import Held
 
@@ -47,7 +47,8 @@ class Live:
     """
 
     def __init__(self, model: nn.Module | Path) -> None:
-        self._source, self._held, self._has_warned = model, Held(), False
+        self._source, self._has_warned = model, False
+        self._held, self._spare = Held(), Spare()
 
     @cached_property
     def _model(self) -> nn.Module:
@@ -64,7 +65,9 @@ class Live:
             return evaluate(self._model)
         changes = self._held.hold(composition.changes)
         with quiet(active=self._has_warned):
-            handle = apply_to_model(self._model, changes, expected=composition.base)
+            handle = apply_to_model(
+                self._model, changes, expected=composition.base, spare=self._spare
+            )
         self._has_warned = True
         with handle:
             return evaluate(self._model)
