@@ -1,6 +1,7 @@
 """Tensor mathematics of rankloom; it knows torch and nothing of adapters, files or registries."""
 
 from rankloom_kernels.backends import Backend, BackendError
+from rankloom_kernels.dora import dora_, dora_reference
 from rankloom_kernels.lowrank import merge_reference
 from rankloom_kernels.merge import Numerics, merge_, merge_many_
 from rankloom_kernels.terms import Folded, Term, fold
@@ -13,6 +14,8 @@ __all__ = [
     "Numerics",
     "Term",
     "Workspace",
+    "dora_",
+    "dora_reference",
     "fold",
     "merge_",
     "merge_many_",

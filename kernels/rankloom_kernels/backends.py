@@ -56,6 +56,10 @@ def choose(asked: Backend | None, refusals: Refusals) -> Backend:
     raise BackendError(reasons)
 
 
+def accepts() -> None:
+    """Refuse nothing: torch does everything, and says itself what it cannot."""
+
+
 @cache
 def _tell(name: str, reason: str) -> None:
     _logger.info("%s is not used: %s", name, reason)

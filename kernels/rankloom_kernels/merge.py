@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import torch
 
 from rankloom_kernels import lowrank
-from rankloom_kernels.backends import choose, triton_refuses
+from rankloom_kernels.backends import accepts, choose, triton_refuses
 from rankloom_kernels.gpu.tables import check_apart, dtypes_of, job, ready
 from rankloom_kernels.strict import exact_parts, merge_in_order_
 from rankloom_kernels.terms import Folded, Term
@@ -118,10 +118,6 @@ def merge_many_(
             target.copy_(weight)
 
 
-def accepts() -> None:
-    """Refuse nothing: torch does everything, and says itself what it cannot."""
-
-
 class OnTriton:
     """Merges as they are for a kernel.
 
@@ -191,6 +187,11 @@ class OnTriton:
                 add_in_order([ready(item, torch.float32) for item in jobs])
             else:
                 add_low_rank(jobs)
+
+    @property
+    def jobs(self) -> list[Job]:
+        """The merges as a kernel reads them."""
+        return [item for group in self._groups for item in group]
 
     @cached_property
     def _groups(self) -> list[list[Job]]:

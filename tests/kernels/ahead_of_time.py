@@ -21,7 +21,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from rankloom_kernels.gpu import low_rank, strict
+from rankloom_kernels.gpu import dora, low_rank, product, strict
 from rankloom_kernels.gpu.tables import Dtypes
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def kernels() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any], dict[s
     """Yield (name, kernel, types of its arguments, constants, options) of all that are launched."""
     yield from low_rank_kernels()
     yield from strict_kernels()
+    yield from dora_kernels()
 
 
 def low_rank_kernels() -> Iterator[Any]:
@@ -56,7 +57,7 @@ def low_rank_kernels() -> Iterator[Any]:
                 name = f"low_rank {weight} {factors} rank {rank} aligned {aligned}"
                 dtypes = Dtypes(weight, weight, factors)
                 cut = low_rank.cut_for(dtypes, rank, aligned=aligned)
-                constants, options = low_rank.specialised(dtypes, cut, aligned=aligned)
+                constants, options = product.specialised(dtypes, cut, aligned=aligned)
                 yield name, low_rank.low_rank_kernel, types, constants, options
 
 
@@ -65,6 +66,20 @@ def strict_kernels() -> Iterator[Any]:
     for dtype in (BF16, F16, F32, torch.float64):
         constants, options = strict.specialised(dtype, dtype)
         yield f"strict {dtype}", strict.in_order_kernel, types, constants, options
+
+
+def dora_kernels() -> Iterator[Any]:
+    types = {"magnitude": "*fp32", "terms": "*i64", "scales": "*fp32"}
+    types |= dict.fromkeys(("past", "height", "width", "weight_stride", "out_stride"), "i32")
+    for weight, factors in [(BF16, BF16), (BF16, F32), (F32, F32), (F16, F16)]:
+        for rank in (16, 128):
+            for aligned in (True, False):
+                dtypes = Dtypes(weight, weight, factors)
+                cut = dora.cut_for(dtypes, rank, aligned=aligned)
+                constants, options = product.specialised(dtypes, cut, aligned=aligned)
+                pointers = dict.fromkeys(("weight", "out"), f"*{constants['WEIGHT']}")
+                name = f"dora {weight} {factors} rank {rank} aligned {aligned}"
+                yield name, dora.dora_kernel, pointers | types, constants, options
 
 
 def compiled(
@@ -76,7 +91,12 @@ def compiled(
 ) -> dict[str, int]:
     """Return registers and bytes of memory that one kernel takes."""
     types = types | dict.fromkeys(constants, "constexpr")
-    aligned = {(n,): [["tt.divisibility", 16]] for n, t in enumerate(types.values()) if "*" in t}
+    is_aligned = constants.get("ALIGNED", True)
+    aligned = {
+        (place,): [["tt.divisibility", 16]]
+        for place, (name, kind) in enumerate(types.items())
+        if kind != "constexpr" and (is_aligned or name in {"modules", "terms", "scales"})
+    }
     source = ASTSource(kernel, types, constexprs=constants, attrs=aligned)
     binary = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:

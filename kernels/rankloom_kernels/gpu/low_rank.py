@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 import triton
 import triton.language as tl
 
-from rankloom_kernels.gpu.launch import ELEMENT, processors, uses
+from rankloom_kernels.gpu.launch import processors, uses
+from rankloom_kernels.gpu.product import Cut, delta_tile, specialised
 from rankloom_kernels.gpu.tables import are_aligned, dtypes_of, ready, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rankloom_kernels.gpu.tables import Dtypes, Job
-
-
-class Cut(NamedTuple):
-    """How the kernel is cut.
-
-    Attributes:
-        rows: of a tile.
-        columns: of a tile.
-        step: of the ranks that one product takes.
-        stages: of loads that are under way at the same time.
-    """
-
-    rows: int
-    columns: int
-    step: int
-    stages: int
 
 
 def cut_for(dtypes: Dtypes, rank: int, *, aligned: bool) -> Cut:
@@ -71,8 +56,7 @@ def low_rank_kernel(
 ) -> None:
     """Persistent: a program takes every n-th tile of all modules, n being the programs.
 
-    Semantics: ``out ← round(weight + s_N · (… ((b₁·a₁) · s₁/s₂ + b₂·a₂) · s₂/s₃ …))``. One
-    accumulator serves any number of terms; an unrolled sum of N would spill.
+    Semantics: ``out ← round(weight + Σ cᵢ · bᵢ @ aᵢ)``.
     """
     tile = tl.program_id(0).to(tl.int64)
     begin = tl.zeros((), tl.int64)
@@ -104,29 +88,22 @@ def low_rank_kernel(
                 inside = (row < height) & (column < width)
                 # Asked for first, so that it is under way during the products.
                 old = tl.load(weight + row * weight_stride + column, mask=inside, other=0.0)
-                total = tl.zeros((ROWS, COLUMNS), tl.float32)
-                for term in range(first, past):
-                    b = tl.load(terms + term * 3).to(tl.pointer_type(FACTOR))
-                    a = tl.load(terms + term * 3 + 1).to(tl.pointer_type(FACTOR))
-                    rank = tl.load(terms + term * 3 + 2)
-                    if ALIGNED:
-                        b = tl.multiple_of(b, 16)
-                        a = tl.multiple_of(a, 16)
-                        rank = tl.multiple_of(rank, 128 // FACTOR.primitive_bitwidth)
-                    total = total * tl.load(scales + term)
-                    for start in range(0, rank, STEP):
-                        k = start + tl.arange(0, STEP)
-                        part_of_b = tl.load(
-                            b + row * rank + k[None, :],
-                            mask=(row < height) & (k[None, :] < rank),
-                            other=0.0,
-                        )
-                        part_of_a = tl.load(
-                            a + k[:, None] * width + column,
-                            mask=(k[:, None] < rank) & (column < width),
-                            other=0.0,
-                        )
-                        total = tl.dot(part_of_b, part_of_a, total, input_precision=PRECISION)
+                total = delta_tile(
+                    terms,
+                    scales,
+                    first,
+                    past,
+                    row,
+                    column,
+                    height,
+                    width,
+                    FACTOR,
+                    PRECISION,
+                    ALIGNED,
+                    ROWS,
+                    COLUMNS,
+                    STEP,
+                )
                 total = old.to(tl.float32) + total * last_scale
                 tl.store(out + row * out_stride + column, total.to(OUT), mask=inside)
                 tile += tl.num_programs(0)
@@ -163,30 +140,3 @@ def add_low_rank(jobs: Sequence[Job]) -> None:
 
 _PROGRAMS = 2
 """Programs on a multiprocessor: as many fit, and one computes while the other waits for memory."""
-
-
-def specialised(
-    dtypes: Dtypes, cut: Cut, *, aligned: bool
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what the kernel is compiled for: its constants, and options of the compiler."""
-    constants = {
-        "WEIGHT": ELEMENT[dtypes.weight],
-        "OUT": ELEMENT[dtypes.out],
-        "FACTOR": ELEMENT[dtypes.factors],
-        "PRECISION": precision_for(dtypes.out),
-        "ALIGNED": aligned,
-        "ROWS": cut.rows,
-        "COLUMNS": cut.columns,
-        "STEP": cut.step,
-    }
-    # Left to itself, ptxas spills a few bytes to fit one more program on a multiprocessor.
-    options = {"num_warps": 4, "num_stages": cut.stages, "maxnreg": 255, "enable_fp_fusion": True}
-    return constants, options
-
-
-def precision_for(out: torch.dtype) -> str:
-    """Return how products of float32 factors are formed; of 16-bit ones they are exact.
-
-    Three TF32 products err by some 2⁻²¹ of the delta, which no 16-bit result can show.
-    """
-    return "ieee" if out == torch.float32 else "tf32x3"
