@@ -63,7 +63,8 @@ and TensorRT-LLM read in part or not at all ([why](adr/0004-one-rank.md)). Small
 filled up with zeros, scales go into B. In `compose` they do so in float32 (float64 if an adapter
 is); in `convert` factors keep their bits if all modules have one scale, and become float32, or
 float64 where only that holds the products, if not. vLLM wants `--max-lora-rank` to be at least
-the rank, of 8, 16, 32, 64, 128, 256, 320, 512: `rank=` brings a composition there.
+the rank, of 8, 16, 32, 64, 128, 256, 320, 512: `rank=` brings a composition there. A PEFT folder
+that has patterns, pickled or not, gets this form by `loractl compose ./folder -o ./served`.
 
 ## Forms of a base
 A folder with `config.json` and safetensors, in one file or sharded with an index; names of

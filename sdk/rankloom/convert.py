@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rankloom.adapter.config import FILE as CONFIG
+from rankloom.adapter.config_reader import raise_for
 from rankloom.adapter.folder import TENSORS, listing
 from rankloom.adapter.foreign import keys, sgm
 from rankloom.adapter.foreign.plan import plan
@@ -83,7 +84,8 @@ def convert(
         with _safetensors(source, target.parent, allow_pickle=allow_pickle) as file:
             header = read_header(file)
             kind = keys.detect(header.tensors) if kind == "auto" else kind
-            made = _write(plan(header, kind, alpha, bases.spellings), source, target, bases)
+            outputs = plan(header, kind, alpha, bases.spellings, apart=bases.apart)
+            made = _write(outputs, source, target, bases)
     return {
         "format": kind,
         "modules": sum(folder["modules"] for folder in made),
@@ -98,12 +100,16 @@ class _Bases:
 
     path: Path | None
 
+    @property
+    def apart(self) -> bool:
+        """Whether each model has a folder of its own; so it is as long as nobody says otherwise."""
+        return self.path is None or (self.path / _PIPELINE).is_file()
+
     def of(self, model: str) -> Base | None:
         """Return the base of one model, by its name in a pipeline."""
         if self.path is None:
             return None
-        is_pipeline = model and (self.path / _PIPELINE).is_file()
-        return base_reader.read(self.path / model if is_pipeline else self.path)
+        return base_reader.read(self.path / model if self.apart else self.path)
 
     def spellings(self, model: str) -> Mapping[str, str] | None:
         """Return how the modules of one model can be spelled."""
@@ -150,9 +156,11 @@ def _from_folder(
     if (source / TENSORS).exists():
         hint = f"remove {pickled[0].name}: the other is what PEFT loads"
         raise refusal(str(source), f"holds {TENSORS} and {pickled[0].name}", hint)
+    content = listing(source)
+    raise_for([found for found in content.findings if found.where not in _BINS], source)
     with output_folder(target) as folder:
         _unpickle(pickled[0], folder / TENSORS, allowed=allow_pickle)
-        for file in listing(source).files:
+        for file in content.files:
             shutil.copyfile(file, folder / file.name)
         return _checked(folder, source, target, bases.of(""))
 

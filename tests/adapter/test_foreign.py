@@ -272,3 +272,15 @@ def test_stability_s_names_of_a_unet_are_diffusers_modules(tmp_path: Path) -> No
     saved = load_file(tmp_path / "out/adapter_model.safetensors")
     wanted = STABILITY.values()
     assert saved.keys() == {f"base_model.model.{m}.lora_{x}.weight" for m in wanted for x in "AB"}
+
+
+def test_names_that_begin_like_a_model_of_a_pipeline_are_of_the_one_base(tmp_path: Path) -> None:
+    modules = ["transformer.h.0", "text_encoder.q", "head"]
+    base = _base(tmp_path / "base", dict.fromkeys(modules, (6, 4)))
+    save_file(_lora(*modules), tmp_path / "in.safetensors")
+    report = convert(tmp_path / "in.safetensors", tmp_path / "out", base=base)
+    assert [folder["modules"] for folder in report["folders"]] == [3]
+    saved = load_file(tmp_path / "out/adapter_model.safetensors")
+    assert saved.keys() == {f"base_model.model.{m}.lora_{x}.weight" for m in modules for x in "AB"}
+    with pytest.raises(UnsupportedAdapterError, match="head does not say which model it is for"):
+        convert(tmp_path / "in.safetensors", tmp_path / "other")

@@ -37,13 +37,26 @@ class Net(nn.Module):
         return x
 
 
+class Square(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.planes = nn.Conv2d(OUT, OUT, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
 def values(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng([seed, *shape]).normal(size=shape).astype(np.float32)
 
 
 def named(module: str, tensors: Arrays, alpha: float | None = None) -> Arrays:
     found = {f"lora_unet_{module}.{key}": value for key, value in tensors.items()}
-    return found if alpha is None else found | {f"lora_unet_{module}.alpha": np.float32(alpha)}
+    return (
+        found
+        if alpha is None
+        else found | {f"lora_unet_{module}.alpha": np.array(alpha, np.float32)}
+    )
 
 
 def doubles(tensors: Arrays) -> Arrays:
@@ -168,6 +181,29 @@ def test_dora_on_outputs_is_peft_s_and_on_inputs_is_refused(tmp_path: Path) -> N
     inputs = np.abs(values(1, INTO)) + 1
     save_file(named("linear", {**line, "dora_scale": inputs}), tmp_path / "in.safetensors")
     with pytest.raises(UnsupportedAdapterError, match=r"dora_scale has magnitudes \[1, 8\]"):
+        convert(tmp_path / "in.safetensors", tmp_path / "no", base=tmp_path / "base")
+
+
+def test_dora_of_a_convolution_says_by_its_shape_what_it_is_of(tmp_path: Path) -> None:
+    """Where in and out are as many, LyCORIS's (1, in, 1, 1) looks like PEFT's (1, out, 1, 1)."""
+    conv = {"lora_down.weight": values(2, OUT, 3, 3), "lora_up.weight": values(OUT, 2, 1, 1)}
+    torch.manual_seed(0)
+    net = Square()
+    (tmp_path / "base").mkdir()
+    base = {key: value.detach().numpy() for key, value in net.state_dict().items()}
+    save_file(base, tmp_path / "base/model.safetensors")
+    scale = np.abs(values(OUT, 1, 1, 1)) + 1
+    save_file(named("planes", {**conv, "dora_scale": scale}, 1), tmp_path / "in.safetensors")
+    convert(tmp_path / "in.safetensors", tmp_path / "out", base=tmp_path / "base")
+    c, weight = doubles(conv), net.planes.weight.detach().double().numpy()
+    delta = np.einsum("oi,ickl->ockl", c["lora_up.weight"][..., 0, 0], c["lora_down.weight"]) / 2
+    norm = np.linalg.norm((weight + delta).reshape(OUT, -1), axis=1).reshape(OUT, 1, 1, 1)
+    model = PeftModel.from_pretrained(net.double(), tmp_path / "out", autocast_adapter_dtype=False)
+    found = model.double().merge_and_unload().planes.weight.detach().numpy()
+    np.testing.assert_allclose(found, scale / norm * (weight + delta), rtol=1e-6, atol=1e-7)
+    columns = scale.reshape(1, OUT, 1, 1)
+    save_file(named("planes", {**conv, "dora_scale": columns}, 1), tmp_path / "in.safetensors")
+    with pytest.raises(UnsupportedAdapterError, match="not one for each of 12 outputs"):
         convert(tmp_path / "in.safetensors", tmp_path / "no", base=tmp_path / "base")
 
 

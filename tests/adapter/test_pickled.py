@@ -48,6 +48,13 @@ def test_a_pickled_peft_folder_becomes_one_of_safetensors(tmp_path: Path, old: b
     assert report["modules"] == len(read(tmp_path / "new").targets) == len(tensors) // 2
 
 
+def test_a_file_that_belongs_to_no_adapter_is_not_left_out_in_silence(tmp_path: Path) -> None:
+    peft_folder(tmp_path / "old")
+    (tmp_path / "old/run.py").write_text("")
+    with pytest.raises(AdapterError, match=r"SEC001 run\.py can run code"):
+        convert(tmp_path / "old", tmp_path / "new", allow_pickle=True)
+
+
 def test_it_is_refused_everywhere_else_with_the_command_that_reads_it(tmp_path: Path) -> None:
     peft_folder(tmp_path / "old")
     with pytest.raises(AdapterError, match="SEC001") as refused:

@@ -67,5 +67,5 @@ def convert(
 def _line(folder: dict[str, Any], kind: str) -> str:
     text = f"{folder['path']}: {folder['peft_type']}, {folder['modules']} modules, from {kind}"
     if folder["rounded"]:
-        text += f"; in {folder['rounded']} of them values were rounded once to float32"
+        text += f"; in {folder['rounded']} of them values lost a bit, rounded once"
     return text

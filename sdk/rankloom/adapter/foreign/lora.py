@@ -108,11 +108,10 @@ def _magnitude(module: Module) -> Tensor:
         UnsupportedAdapterError: they are those of columns (LyCORIS without ``wd_on_output``).
     """
     entry, b = module.tensors[MAGNITUDE], module.tensors[B]
-    out = b.shape[0]
-    if entry.shape not in {(out,), (out, *[1] * (len(b.shape) - 1)), (1, out, *b.shape[2:])}:
+    out, ones = b.shape[0], (1,) * (len(b.shape) - 2)
+    # (1, out, …) is PEFT's for a convolution, and LyCORIS's for columns; (out, 1, …) is LyCORIS's.
+    is_lycoris = entry.name.endswith(".dora_scale")
+    if entry.shape not in ({(out, 1, *ones)} if is_lycoris else {(out,), (1, out, *ones)}):
         what = f"has magnitudes {list(entry.shape)}, not one for each of {out} outputs"
         raise refusal(entry.name, what, _MERGE)
-    if entry.shape == (1, out) and out == module.tensors[A].shape[1]:
-        raise refusal(entry.name, "has magnitudes of the inputs, which PEFT has not", _MERGE)
-    kernel = b.shape[2:]
-    return copy(entry, (1, out, *kernel) if kernel else (out,))
+    return copy(entry, (1, out, *ones) if ones else (out,))

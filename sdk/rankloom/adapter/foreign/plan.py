@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,9 @@ Spellings = Callable[[str], Mapping[str, str] | None]
 """From a model's name in a pipeline to how its modules can be spelled, if its base is known."""
 
 
-def plan(header: Header, kind: str, alpha: float | None, spellings: Spellings) -> dict[str, Output]:
+def plan(
+    header: Header, kind: str, alpha: float | None, spellings: Spellings, *, apart: bool
+) -> dict[str, Output]:
     """Return what is to be written, by the model's name in a pipeline (empty: not said).
 
     Args:
@@ -29,6 +32,7 @@ def plan(header: Header, kind: str, alpha: float | None, spellings: Spellings) -
         kind: one of :data:`rankloom.adapter.foreign.keys.FORMATS`.
         alpha: of a loralib file, which does not hold it.
         spellings: the names that a model's modules can have; called once for each model.
+        apart: names begin with their model's; else all are of one model, however they begin.
 
     Raises:
         AdapterError: the file is broken.
@@ -42,13 +46,59 @@ def plan(header: Header, kind: str, alpha: float | None, spellings: Spellings) -
     if kind != "loralib" and alpha is not None:
         raise refusal(header.path.name, f"is {kind}, which says its alpha", "leave out --alpha")
     configs = diffusers.configs(header.metadata) if kind == "diffusers" else {}
+    scaling = _Scaling(configs, alpha)
+    return {
+        model: _output(_named(own, spellings(model)), scaling)
+        for model, own in _models(found, apart=apart).items()
+    }
+
+
+def _models(found: list[Module], *, apart: bool) -> dict[str, list[Module]]:
     models: dict[str, list[Module]] = {}
     for module in found:
-        models.setdefault(names.model(names.part(module.name)), []).append(module)
-    return {
-        model: _output(_named(own, spellings(model)), configs.get(model), alpha)
-        for model, own in models.items()
-    }
+        models.setdefault(_model(module), []).append(module)
+    if apart and "" in models and len(models) > 1:
+        other = next(own[0].name for model, own in models.items() if model)
+        what = f"does not say which model it is for, as {other} does"
+        raise refusal(models[""][0].name, what, "give the one model's folder with --base")
+    only = next(iter(models)) if len(models) == 1 else ""
+    return models if apart else {only: found}
+
+
+def _model(module: Module) -> str:
+    return names.model(names.part(module.name))
+
+
+@dataclass(frozen=True, slots=True)
+class _Scaling:
+    """What says the scale besides a module's own alpha.
+
+    Attributes:
+        configs: of diffusers' metadata, by model.
+        alpha: as the user gave it.
+    """
+
+    configs: Mapping[str, AdapterConfig]
+    alpha: float | None
+
+    def scale(self, name: str, module: Module) -> Fraction:
+        """Return what multiplies B·A of a module that is called ``name`` in its model."""
+        rank = module.tensors[keys.A].shape[0]
+        written = _written_alpha(module)
+        config = self.configs.get(_model(module))
+        if config is None:
+            given = self.alpha if written is None else written
+            return Fraction(rank if given is None else given) / rank  # kohya's and diffusers' rule
+        if written is not None:
+            hint = "keep one of the two"
+            raise refusal(module.name, "has an alpha of its own and one in the metadata", hint)
+        scales = config.scales()
+        if scales.rank(name) != rank:
+            what = f"has rank {rank}, and {scales.rank(name)} in the metadata"
+            raise broken(module.name, what, "TEN004")
+        if config.use_rslora:
+            return Fraction(scales.scale(name))
+        return Fraction(scales.alpha(name)) / rank
 
 
 def _named(found: list[Module], spellings: Mapping[str, str] | None) -> dict[str, Module]:
@@ -62,46 +112,21 @@ def _named(found: list[Module], spellings: Mapping[str, str] | None) -> dict[str
     return named
 
 
-def _output(
-    modules: dict[str, Module], config: AdapterConfig | None, alpha: float | None
-) -> Output:
+def _output(modules: dict[str, Module], scaling: _Scaling) -> Output:
     kinds = {module.kind: module.name for module in modules.values()}
     if len(kinds) > 1:
         what = " and ".join(f"{name} is {kind}" for kind, name in sorted(kinds.items()))
         raise refusal("the file", f"is of several types: {what}", "split it by type")
-    if "LORA" not in kinds:
-        alphas = {name: _lycoris_alpha(module) for name, module in modules.items()}
-        return lycoris.write(modules, alphas)
-    scaled = {
-        name: lora.Scaled(module, _scale(name, module, config, alpha))
-        for name, module in modules.items()
-    }
-    return lora.write(scaled)
+    if "LORA" in kinds:
+        scale = scaling.scale
+        return lora.write({name: lora.Scaled(m, scale(name, m)) for name, m in modules.items()})
+    return lycoris.write(modules, {name: _lycoris_alpha(m) for name, m in modules.items()})
 
 
 def _lycoris_alpha(module: Module) -> float:
     rank = lycoris.rank_of(module)
     written = _written_alpha(module)
     return rank if written is None or lycoris.is_full(module) else written
-
-
-def _scale(
-    name: str, module: Module, config: AdapterConfig | None, alpha: float | None
-) -> Fraction:
-    rank = module.tensors[keys.A].shape[0]
-    written = _written_alpha(module)
-    if config is None:
-        given = alpha if written is None else written
-        return Fraction(rank if given is None else given) / rank  # no alpha: kohya and diffusers
-    if written is not None:
-        raise refusal(module.name, "has an alpha in the metadata and one of its own", "split them")
-    scales = config.scales()
-    if scales.rank(name) != rank:
-        what = f"has rank {rank}, and {scales.rank(name)} in the metadata"
-        raise broken(module.name, what, "TEN004")
-    if config.use_rslora:
-        return Fraction(scales.scale(name))
-    return Fraction(scales.alpha(name)) / rank
 
 
 def _written_alpha(module: Module) -> float | None:
