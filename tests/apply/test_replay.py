@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lowrank_cases import LLAMA, Case, part, read_checkpoint, write_base
-from rankloom.apply import compute
+from rankloom.apply import transfer
 from rankloom.change import evaluate
 from rankloom.composition import Composition, compose
 from rankloom.errors import AdapterError, IntegrityError, RankloomWarning
@@ -52,22 +52,22 @@ def larger(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every tile lies one element further on."""
-    real = compute.write_at
+    real = transfer.write_at
 
     def write_at(sink: int, data: memoryview, offset: int) -> None:
         real(sink, memoryview(bytes(data[-4:]) + bytes(data[:-4])), offset)
 
-    monkeypatch.setattr(compute, "write_at", write_at)
+    monkeypatch.setattr(transfer, "write_at", write_at)
 
 
 def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is as long as it should be, and holds zeros."""
-    real = compute.write_at
+    real = transfer.write_at
 
     def write_at(sink: int, data: memoryview, offset: int) -> None:
         real(sink, memoryview(bytes(len(data))), offset)
 
-    monkeypatch.setattr(compute, "write_at", write_at)
+    monkeypatch.setattr(transfer, "write_at", write_at)
 
 
 def no_number(monkeypatch: pytest.MonkeyPatch) -> None:

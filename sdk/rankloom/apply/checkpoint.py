@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rankloom.apply.folder import (
@@ -18,7 +19,9 @@ from rankloom.apply.place import place
 from rankloom.apply.replay import check_effect, replay
 from rankloom.apply.report import ApplyReport
 from rankloom.apply.steps import plan_shard
-from rankloom.apply.workers import workers
+from rankloom.apply.stores import Sources
+from rankloom.apply.transfer import LocalSink
+from rankloom.apply.workers import Job, Written, usual_workers
 from rankloom.change.dtypes import CODES, FLOATS
 from rankloom.errors import BaseError, RefError
 from rankloom.files import check_output, output_folder
@@ -87,25 +90,29 @@ def apply_to_checkpoint(
     beside = sum(path.stat().st_size for path in companions(base))
     counter = _Counter(sum(plan.nbytes for plan in plans) + beside, progress)
     check_space(out, counter.total)
-    unchanged: tuple[str, ...] = ()
+    written: list[Written] = []
     with output_folder(out) as folder:
         copy_companions(base, folder)
         counter.add(beside)
-        with workers() as pool:
-            for plan in plans:
-                target = folder / plan.header.path.name
-                unchanged += pool.write(plan, target, counter.add)
+        with Sources() as sources:
+            job = Job(plans, sources, partial(_create, folder), written.append)
+            job.run(usual_workers(), counter.add)
         rewrite_config(folder, placement.config)
         if chosen is not None:
             rewrite_dtype(folder, CODES[chosen])
         if any(plan.prefix for plan in plans):
             rewrite_index(folder, {item.name: item.file.name for item in placed}, _nbytes(plans))
+        unchanged = tuple(name for one in written for name in one.unchanged)
         if not allow_no_effect:
             check_effect(placed, unchanged)
         replayed = replay(placed, folder, seed)
-        written = sum(path.stat().st_size for path in folder.iterdir())
+        nbytes = sum(path.stat().st_size for path in folder.iterdir())
     seconds = time.perf_counter() - began
-    return ApplyReport(len(placed), unchanged, replayed, written, seconds)
+    return ApplyReport(len(placed), unchanged, replayed, nbytes, seconds)
+
+
+def _create(folder: Path, plan: ShardPlan) -> LocalSink:
+    return LocalSink(folder / plan.name, plan.nbytes)
 
 
 def _of_file(header: Header, placed: Sequence[Placed]) -> dict[str, Placed]:

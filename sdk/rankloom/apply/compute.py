@@ -11,13 +11,15 @@ import torch
 from rankloom.apply.blocks import Block, blocks
 from rankloom.apply.dense import Slabs
 from rankloom.apply.steps import Compute, Copy, Step
-from rankloom.apply.transfer import copy_range, read_into, view_bytes, write_at
+from rankloom.apply.transfer import view_bytes
 from rankloom.change.dtypes import ALL_DTYPES
 from rankloom.change.evaluate import Loaded, Recent, load_all
 from rankloom.errors import IncompatibleError
 from rankloom_kernels import Workspace
 
 if TYPE_CHECKING:
+    from rankloom.apply.stores import Sources
+    from rankloom.apply.transfer import Sink
     from rankloom.tensorfile.header import TensorEntry
 
 _CPU = torch.device("cpu")
@@ -33,8 +35,14 @@ class Tiles:
     recent: Recent = field(default_factory=Recent)
 
 
-def carry_out(step: Step, source: int, sink: int, tiles: Tiles) -> bool:
-    """Do one step between two open files.
+def carry_out(step: Step, sources: Sources, sink: Sink, tiles: Tiles) -> bool:
+    """Do one step.
+
+    Args:
+        step: what to do.
+        sources: the files of the base.
+        sink: the new file.
+        tiles: of the worker that does it.
 
     Returns:
         Whether it changed a value: ``False`` for a copy.
@@ -44,30 +52,30 @@ def carry_out(step: Step, source: int, sink: int, tiles: Tiles) -> bool:
         AdapterError: a factor cannot be read.
     """
     if isinstance(step, Copy):
-        copy_range(source, step.start, sink, step.offset, step.count)
+        sink.copy_from(sources.open(step.path), step.start, step.offset, step.count)
         return False
-    work = _Work(step, tiles)
+    work = _Work(step, sources, tiles)
     changed = step.old is None or step.new.shape != step.old.shape
     for start, stop in work.tiles():
-        tile = work.read(source, start, stop)
+        tile = work.read(start, stop)
         result = work.result(start, stop)
         work.fill(result, tile, start)
         _check_overflow(tile, result, step.new)
         changed = changed or not torch.equal(result, tile.to(result.dtype))
-        write_at(sink, view_bytes(result), step.new.start + start * work.width * result.itemsize)
+        sink.write_at(view_bytes(result), step.new.start + start * work.width * result.itemsize)
     return changed
 
 
 class _Work:
     """One tensor on its way: a matrix of rows that are read, changed and written in tiles."""
 
-    def __init__(self, step: Compute, tiles: Tiles) -> None:
-        self._step, self._tiles = step, tiles
+    def __init__(self, step: Compute, sources: Sources, tiles: Tiles) -> None:
+        self._step, self._sources, self._tiles = step, sources, tiles
         self._dtypes = [ALL_DTYPES[entry.dtype] for entry in (step.old, step.new) if entry]
         contributions = step.placed.contributions if step.placed else ()
         found = blocks(contributions)
         self._blocks = [] if found is None else [(one, self._load(one)) for one in found]
-        self._slabs = Slabs(contributions) if found is None else None
+        self._slabs = Slabs(contributions, sources.read) if found is None else None
         shape = step.new.shape
         # A slab is whole along the first axis, so that regions can be cut at its ends.
         self._rows = math.prod(shape[:1] if self._slabs else shape[:-1])
@@ -89,13 +97,14 @@ class _Work:
         height = self._tiles.sums.rows(self.width, widest)
         return [(row, min(row + height, self._rows)) for row in range(0, self._rows, height)]
 
-    def read(self, source: int, start: int, stop: int) -> torch.Tensor:
+    def read(self, start: int, stop: int) -> torch.Tensor:
         """Return rows of the base, or zeros where it has none."""
         old = self._step.old
         if old is None:
             return self._tiles.source.tile(stop - start, self.width, torch.float32, _CPU).zero_()
         tile = self._tiles.source.tile(stop - start, self.width, ALL_DTYPES[old.dtype], _CPU)
-        read_into(source, view_bytes(tile), old.start + start * self.width * tile.itemsize)
+        source = self._sources.open(old.path)
+        source.read_into(view_bytes(tile), old.start + start * self.width * tile.itemsize)
         return tile
 
     def result(self, start: int, stop: int) -> torch.Tensor:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from rankloom.apply.narrow import box_of_rows, cut
-from rankloom.apply.transfer import read_into, view_bytes
+from rankloom.apply.transfer import LocalSource, view_bytes
 from rankloom.base.pieces import parameter_shape
 from rankloom.change.dense import Dense
 from rankloom.change.dtypes import FLOATS
@@ -20,24 +19,30 @@ if TYPE_CHECKING:
 
     from rankloom.apply.narrow import Slab
     from rankloom.apply.placed import Contribution
+    from rankloom.apply.transfer import Source
     from rankloom.base.model import Piece
     from rankloom.tensorfile.header import TensorEntry
 
     Read = Callable[[TensorEntry], torch.Tensor]
 
 
-def read_stored(entry: TensorEntry) -> torch.Tensor:
+def read_stored(entry: TensorEntry, source: Source | None = None) -> torch.Tensor:
     """Return a tensor of the base in its own dtype.
+
+    Args:
+        entry: the tensor.
+        source: its file, if that is open.
 
     Raises:
         BaseError: the file ends before the tensor does.
     """
     tensor = torch.empty(entry.shape, dtype=FLOATS[entry.dtype])
-    descriptor = os.open(entry.path, os.O_RDONLY)
+    opened = source or LocalSource(entry.path)
     try:
-        read_into(descriptor, view_bytes(tensor), entry.start)
+        opened.read_into(view_bytes(tensor), entry.start)
     finally:
-        os.close(descriptor)
+        if source is None:
+            opened.close()
     return tensor
 
 

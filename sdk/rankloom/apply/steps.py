@@ -10,6 +10,7 @@ from rankloom.tensorfile.layout import lay_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     import torch
 
@@ -22,8 +23,9 @@ COPY_BYTES = 32 << 20
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """Take ``count`` bytes at ``start`` of the source as they are to ``offset``."""
+    """Take ``count`` bytes at ``start`` of a file of the base as they are to ``offset``."""
 
+    path: Path
     start: int
     offset: int
     count: int
@@ -59,13 +61,13 @@ class ShardPlan:
     """One file to write.
 
     Attributes:
-        header: header of the base's file.
+        name: of the file.
         prefix: first bytes, where they differ from the base's; else empty.
         steps: everything else, in the order of the new file.
         new: header of the new file.
     """
 
-    header: Header
+    name: str
     prefix: bytes
     steps: tuple[Step, ...]
     new: Header
@@ -89,12 +91,13 @@ def plan_shard(
             has a new shape.
     """
     if dtype is None and not any(item.is_new for item in placed.values()):
-        return ShardPlan(header, b"", tuple(_same_layout(header, placed)), header)
+        return ShardPlan(header.path.name, b"", tuple(_same_layout(header, placed)), header)
     shapes = {entry.name: (entry.dtype, entry.shape) for entry in header.tensors.values()}
     shapes |= {item.name: (item.dtype, item.shape) for item in placed.values()}
     tensors = [(name, converted(code, dtype), shape) for name, (code, shape) in shapes.items()]
     prefix, new = lay_out(header.path, tensors, header.metadata)
-    return ShardPlan(header, prefix, tuple(_new_layout(header, new, placed)), new)
+    steps = tuple(_new_layout(header.tensors, new, placed))
+    return ShardPlan(header.path.name, prefix, steps, new)
 
 
 def converted(code: str, dtype: torch.dtype | None) -> str:
@@ -106,25 +109,27 @@ def _same_layout(header: Header, placed: Mapping[str, Placed]) -> Iterator[Step]
     position = 0
     sources = [(item.source, item) for item in placed.values() if item.source is not None]
     for entry, item in sorted(sources, key=lambda pair: pair[0].start):
-        yield from _copies(position, position, entry.start - position)
+        yield from _copies(header.path, position, position, entry.start - position)
         yield Compute(entry, entry, item)
         position = entry.end
     # The format leaves no gap, so the file ends where its last tensor does.
     size = max((entry.end for entry in header.tensors.values()), default=position)
-    yield from _copies(position, position, size - position)
+    yield from _copies(header.path, position, position, size - position)
 
 
-def _new_layout(header: Header, new: Header, placed: Mapping[str, Placed]) -> Iterator[Step]:
+def _new_layout(
+    tensors: Mapping[str, TensorEntry], new: Header, placed: Mapping[str, Placed]
+) -> Iterator[Step]:
     for name, entry in new.tensors.items():
-        item, old = placed.get(name), header.tensors.get(name)
+        item, old = placed.get(name), tensors.get(name)
         if item is not None:
             yield Compute(item.source, entry, item)
         elif old is not None and entry.dtype != old.dtype:
             yield Compute(old, entry, None)
         elif old is not None:
-            yield from _copies(old.start, entry.start, old.end - old.start)
+            yield from _copies(old.path, old.start, entry.start, old.end - old.start)
 
 
-def _copies(start: int, offset: int, count: int) -> Iterator[Copy]:
+def _copies(path: Path, start: int, offset: int, count: int) -> Iterator[Copy]:
     for done in range(0, count, COPY_BYTES):
-        yield Copy(start + done, offset + done, min(COPY_BYTES, count - done))
+        yield Copy(path, start + done, offset + done, min(COPY_BYTES, count - done))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
-from contextlib import contextmanager
+import threading
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -12,100 +13,150 @@ import torch
 
 from rankloom.apply.compute import Tiles, carry_out
 from rankloom.apply.steps import Compute
-from rankloom.apply.transfer import write_at
+from rankloom.change.threads import one_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
     from rankloom.apply.steps import ShardPlan, Step
+    from rankloom.apply.stores import Sources
+    from rankloom.apply.transfer import Sink
 
 MOST = 4
 """Workers at most: each holds about 20 MiB, and four saturate a disk."""
 
 
-class Workers:
-    """A pool whose workers compute on one thread each, so that reading, adding and writing overlap.
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A file that is complete.
 
-    Splitting each small product over all cores instead made the same work 3 to 8 times slower on
-    a machine that had something else to do: every product waits for its slowest thread.
+    Attributes:
+        plan: what it is.
+        unchanged: names of the tensors that something was added to, but that kept every bit.
     """
 
-    def __init__(self, count: int) -> None:
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix="rankloom-apply")
-        self._tiles: SimpleQueue[Tiles] = SimpleQueue()
-        for _ in range(count):
-            self._tiles.put(Tiles())
-        self._closing: list[Future[None]] = []
+    plan: ShardPlan
+    unchanged: tuple[str, ...]
 
-    def write(
-        self, plan: ShardPlan, target: Path, progress: Callable[[int], None]
-    ) -> tuple[str, ...]:
-        """Write one file; it is synced to the disk while the next one is written.
 
-        Returns:
-            Names of the tensors that something was added to, but that kept every bit.
+@dataclass(slots=True, eq=False)
+class _File:
+    """A file that is being written: steps that nobody took yet, and how many are not done."""
+
+    plan: ShardPlan
+    sink: Sink
+    waiting: deque[Step]
+    open: int
+    unchanged: list[str] = field(default_factory=list)
+
+
+class Job:
+    """The writing of several files.
+
+    Each worker computes on one thread, so that reading, adding and writing overlap: splitting each
+    small product over all cores instead made the same work 3 to 8 times slower on a machine that
+    had something else to do, since every product waits for its slowest thread.
+
+    A worker stays with its file, since writers of one file wait for each other; when it has done
+    that, it takes the next one, and at last helps where most is left.
+
+    Args:
+        plans: the files.
+        sources: the files of the base.
+        create: makes the file of a plan.
+        wrote: told of each file that is complete, in some thread, one at a time.
+    """
+
+    def __init__(
+        self,
+        plans: Sequence[ShardPlan],
+        sources: Sources,
+        create: Callable[[ShardPlan], Sink],
+        wrote: Callable[[Written], None],
+    ) -> None:
+        self._plans, self._sources = deque(plans), sources
+        self._create, self._wrote = create, wrote
+        self._files: list[_File] = []
+        self._lock, self._stopped = threading.Lock(), threading.Event()
+        # Numbers of bytes for the progress; it is told by the thread that asked for the job.
+        self._news: SimpleQueue[int | None] = SimpleQueue()
+        self._finisher = ThreadPoolExecutor(1, thread_name_prefix="rankloom-sync")
+        self._finishing: list[Future[None]] = []
+
+    def run(self, workers: int, progress: Callable[[int], None]) -> None:
+        """Do all of it, or raise what went wrong once nobody writes any more.
+
+        Args:
+            workers: how many steps are done at once.
+            progress: told of bytes that were written, in this thread.
         """
-        source = os.open(plan.header.path, os.O_RDONLY)
-        sink = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
         try:
-            write_at(sink, memoryview(plan.prefix), 0)
-            progress(len(plan.prefix))
-            futures = {self._pool.submit(self._do, step, source, sink): step for step in plan.steps}
-            unchanged = self._wait(futures, progress)
+            with one_thread():
+                self._write(workers, progress)
+            for done in self._finishing:
+                done.result()
         finally:
-            os.close(source)
-            self._closing.append(self._pool.submit(_sync_and_close, sink))
-        return unchanged
+            self._finisher.shutdown()
+            for file in self._files:
+                file.sink.close()
 
-    def _do(self, step: Step, source: int, sink: int) -> bool:
-        tiles = self._tiles.get()
-        try:
-            return carry_out(step, source, sink, tiles)
-        finally:
-            self._tiles.put(tiles)
-
-    def _wait(
-        self, futures: dict[Future[bool], Step], progress: Callable[[int], None]
-    ) -> tuple[str, ...]:
-        unchanged = []
-        try:
-            for future in as_completed(futures):
-                step = futures[future]
-                if not future.result() and isinstance(step, Compute) and step.placed:
-                    unchanged.append(step.new.name)
-                progress(step.nbytes)
-        except BaseException:
+    def _write(self, workers: int, progress: Callable[[int], None]) -> None:
+        with ThreadPoolExecutor(workers, thread_name_prefix="rankloom-apply") as pool:
+            futures = [pool.submit(self._work) for _ in range(workers)]
+            try:
+                for _ in futures:
+                    while (count := self._news.get()) is not None:
+                        progress(count)
+            finally:
+                self._stopped.set()
             for future in futures:
-                future.cancel()
-            wait(futures)  # nobody may write once the file is closed
-            raise
-        return tuple(sorted(unchanged))
+                future.result()
 
-    def finish(self) -> None:
-        """Wait until every file is on the disk."""
-        for future in self._closing:
-            future.result()
-        self._pool.shutdown()
-
-
-def _sync_and_close(descriptor: int) -> None:
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def workers() -> Iterator[Workers]:
-    """Give as many workers as torch would use threads, which meanwhile uses one per operation."""
-    before = torch.get_num_threads()
-    pool = Workers(max(1, min(before, MOST)))
-    torch.set_num_threads(1)
-    try:
-        yield pool
-    finally:
+    def _work(self) -> None:
         try:
-            pool.finish()
+            torch.set_num_threads(1)  # it counts for each thread
+            tiles, mine = Tiles(), None
+            while not self._stopped.is_set() and (mine := self._next(mine)):
+                with self._lock:
+                    step = mine.waiting.popleft() if mine.waiting else None
+                if step is not None:
+                    self._done(mine, step, carry_out(step, self._sources, mine.sink, tiles))
+        except BaseException:
+            self._stopped.set()
+            raise
         finally:
-            torch.set_num_threads(before)
+            self._news.put(None)
+
+    def _next(self, mine: _File | None) -> _File | None:
+        """Return the file to go on with: the same, a new one, or that with most left to do."""
+        with self._lock:
+            if mine and mine.waiting:
+                return mine
+            plan = self._plans.popleft() if self._plans else None
+            if plan is None:
+                file = max(self._files, key=lambda one: len(one.waiting), default=None)
+                return file if file and file.waiting else None
+        file = _File(plan, self._create(plan), deque(plan.steps), len(plan.steps) + 1)
+        with self._lock:
+            self._files.append(file)
+        file.sink.write_at(memoryview(plan.prefix), 0)
+        self._done(file, None, changed=True)
+        return file
+
+    def _done(self, file: _File, step: Step | None, changed: bool) -> None:
+        with self._lock:
+            if isinstance(step, Compute) and step.placed and not changed:
+                file.unchanged.append(step.new.name)
+            file.open -= 1
+            if not file.open:
+                self._finishing.append(self._finisher.submit(self._finish, file))
+        self._news.put(step.nbytes if step else len(file.plan.prefix))
+
+    def _finish(self, file: _File) -> None:
+        file.sink.finish()
+        self._wrote(Written(file.plan, tuple(sorted(file.unchanged))))
+
+
+def usual_workers() -> int:
+    """Return how many workers there are if nobody says: as many as torch would use threads."""
+    return max(1, min(torch.get_num_threads(), MOST))
