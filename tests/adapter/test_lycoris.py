@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
 from peft.tuners.lokr.layer import factorization
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from rankloom.adapter.foreign import lycoris
@@ -244,3 +246,36 @@ def test_a_file_of_one_scale_keeps_its_bytes(tmp_path: Path) -> None:
     data = (tmp_path / "out/adapter_model.safetensors").read_bytes()
     assert all(value.tobytes() in data for value in half.values())
     assert math.isclose(len(data), sum(value.nbytes for value in half.values()), abs_tol=400)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 24), st.integers(1, 64)), min_size=2, max_size=4),
+    st.sampled_from([np.float16, np.float32]),
+)
+def test_scales_keep_their_ratio_without_losing_a_bit(
+    tmp_path_factory: pytest.TempPathFactory, modules: list[tuple[int, int]], dtype: type
+) -> None:
+    """Exact in rational numbers: what B was multiplied by is to the scale alike in all modules."""
+    folder = tmp_path_factory.mktemp("ratio")
+    tensors = {}
+    for number, (rank, alpha) in enumerate(modules):
+        name = f"m{number}"
+        tensors[f"{name}.lora_down.weight"] = values(rank, 3).astype(dtype)
+        tensors[f"{name}.lora_up.weight"] = values(2, rank).astype(dtype)
+        tensors[f"{name}.alpha"] = np.array(alpha, dtype)
+    save_file(tensors, folder / "in.safetensors")
+    report = convert(folder / "in.safetensors", folder / "out")
+    assert report["folders"][0]["rounded"] == 0
+    saved = load_file(folder / "out/adapter_model.safetensors")
+    ratios = set()
+    for number, (rank, alpha) in enumerate(modules):
+        source = tensors[f"m{number}.lora_up.weight"]
+        found = saved[f"base_model.model.m{number}.lora_B.weight"]
+        assert not found[:, rank:].any()
+        for before, after in zip(source.flat, found[:, :rank].flat, strict=True):
+            ratios.add(Fraction(float(after)) / Fraction(float(before)) / Fraction(alpha, rank))
+    assert len(ratios) == 1
+    config = json.loads((folder / "out/adapter_config.json").read_text())
+    # alpha may be a third, so it is rounded to float64, as are the quotient and this product.
+    assert math.isclose(config["lora_alpha"] / config["r"] * ratios.pop(), 1, rel_tol=4e-16)
