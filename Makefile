@@ -32,6 +32,7 @@ serve: $(VENV)/.dev  ## A registry on this machine
 bench: $(VENV)/.dev  ## The benchmarks; results in benchmarks/results
 	$(BIN)/python benchmarks/apply_checkpoint.py
 	$(BIN)/python benchmarks/command_latency.py
+	$(BIN)/python benchmarks/validation.py
 
 # On the GPU machine's own Python: only torch, numpy and pytest need to be there.
 gpu-check:  ## Correctness on a GPU, then the timings; nothing is reported on a red check
