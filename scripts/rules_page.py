@@ -3,7 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from rankloom.validate import RULES, Rule
+from rankloom import validate
+from rankloom.recipe import rules
+from rankloom.validate import Rule
+
+RULES = {**validate.RULES, **rules.RULES}
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "rules.md"
@@ -15,6 +19,9 @@ FAMILIES = {
     "BASE": "Adapter and base",
     "NUM": "The values",
     "SEC": "Security",
+    "MRG": "Compositions",
+    "ENG": "Serving engines",
+    "INT": "Interference",
 }
 
 
@@ -22,8 +29,8 @@ def page() -> str:
     """Return the index."""
     lines = [
         "# Rules",
-        "What `loractl validate` and every push check; `loractl rule ID` prints one of them. Ids",
-        "are never reused. An error stops a push, a composition and an apply.",
+        "What `loractl validate`, every push and every composition check; `loractl rule ID` prints",
+        "one of them. Ids are never reused. An error stops a push, a composition and an apply.",
     ]
     for family in dict.fromkeys(rule.family for rule in RULES.values()):
         lines += ["", f"## {FAMILIES.get(family, family)}", ""]
@@ -46,11 +53,14 @@ def rule_page(rule: Rule) -> str:
         "",
         "## How to fix",
         rule.fix,
-        "",
-        "## How to leave it out",
-        f"`loractl validate … --ignore {rule.id}`, or `ignore` in the project's",
-        "[settings](../ci.md#settings-of-a-project). A push checks it all the same.",
     ]
+    if rule.id in validate.RULES:
+        lines += [
+            "",
+            "## How to leave it out",
+            f"`loractl validate … --ignore {rule.id}`, or `ignore` in the project's",
+            "[settings](../ci.md#settings-of-a-project). A push checks it all the same.",
+        ]
     return "\n".join(lines) + "\n"
 
 

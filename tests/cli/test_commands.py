@@ -120,7 +120,7 @@ def test_a_rule_says_why_and_how_to_fix_it(run: Run) -> None:
     assert "why:" in shown
     assert "fix:" in shown
     listed = answer(run("rule", "--json"))
-    assert {"TEN002", "BASE003"} <= {found["id"] for found in listed}
+    assert {"TEN002", "BASE003", "MRG001", "INT005", "NUM005"} <= {found["id"] for found in listed}
     run("rule", "NOPE1", code=NotFoundError.exit_code)
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Q = "model.layers.0.self_attn.q_proj"
 V = "model.layers.1.self_attn.v_proj"
-pytestmark = pytest.mark.filterwarnings("ignore:BASE001")
+pytestmark = pytest.mark.filterwarnings("ignore:BASE001", "ignore:MRG011")
 
 NEEDED = {"t": 0.3, "density": 0.6}
 
@@ -40,11 +40,11 @@ def needed(method: Method) -> dict[str, Any]:
     }
 
 
-def two(folder: Path) -> list[Path]:
+def two(folder: Path, *, same_rank: bool = False) -> list[Path]:
     """Two adapters of different ranks; the second leaves two targets alone."""
     some = {name: shape for name, shape in LLAMA.items() if "down_proj" not in name}
-    one = Case(rank=4, alpha=8).write(folder / "one")
-    return [one, Case(some, rank=3, alpha=2, rslora=True, seed=1).write(folder / "two")]
+    one, rank = Case(rank=4, alpha=8).write(folder / "one"), 4 if same_rank else 3
+    return [one, Case(some, rank=rank, alpha=2, rslora=True, seed=1).write(folder / "two")]
 
 
 def composed(
@@ -55,13 +55,19 @@ def composed(
     parameters: dict[str, Any] | None = None,
     rank: object = None,
 ) -> Composition:
-    parts = [part(path) for path in two(folder)]
+    apart = METHODS[method].engine == "apart" if method in METHODS else False
+    parts = [part(path) for path in two(folder, same_rank=apart)]
     return compose(parts, weights, method=method, parameters=parameters, rank=rank)
 
 
 def test_the_table_is_what_the_engines_take() -> None:
     """Names, defaults and needed parameters are those of the functions that compute."""
+    apart = {name for name, method in METHODS.items() if method.engine == "apart"}
+    assert apart == {"peft_linear"}
     for name, method in METHODS.items():
+        if name in apart:
+            assert not method.parameters
+            continue
         table = {
             f"{key}_" if key == "lambda" else key: known.default
             for key, known in method.parameters.items()
@@ -77,7 +83,7 @@ def test_the_table_is_what_the_engines_take() -> None:
         assert ("rank" in found) == method.needs_rank, name
         unseen = {"keys", "rank"} | ({"lambda_"} if name == "pico" else set())
         assert table == {key: value for key, value in found.items() if key not in unseen}, name
-    assert set(METHODS) == GRAM.keys() | TILES.keys() | CORE.keys()
+    assert set(METHODS) == GRAM.keys() | TILES.keys() | CORE.keys() | apart
 
 
 def parameters_of(function: Any, skip: int) -> dict[str, Any]:  # noqa: ANN401

@@ -15,9 +15,11 @@ from rankloom.errors import NotFoundError
 @options.as_json
 def rule(rule_id: str, *, as_json: bool) -> None:
     """Say what a rule demands, why, and how to fix what it finds; without ID: list all rules."""
-    from rankloom.validate import RULES
+    from rankloom import validate
+    from rankloom.recipe import rules
 
-    chosen = [found for key, found in RULES.items() if rule_id.upper() in {"", key}]
+    known = {**rules.RULES, **validate.RULES}
+    chosen = [found for key, found in known.items() if rule_id.upper() in {"", key}]
     if not chosen:
         message = f"there is no rule {rule_id!r}"
         raise NotFoundError(message, hint="'loractl rule' lists them all")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rankloom.change.formula import Sum, TargetChange, Weighted
 from rankloom.change.threads import one_thread
-from rankloom.compose import elements, factored, summed
+from rankloom.compose import apart, elements, factored, summed
 from rankloom.compose.losses import Loss, Losses
 from rankloom.recipe.factored import is_factored
 from rankloom.recipe.methods import find_method
@@ -47,6 +47,8 @@ def _terms(
 ) -> tuple[Sequence[Weighted], Loss | None]:
     if engine == "elements":
         return elements.terms(plan, target, digests)
+    if engine == "apart":
+        return apart.terms(target), None
     if engine == "core" or (plan.keep is not None and is_factored(target)):
         return factored.terms(plan, target, digests)
     return summed.terms(plan, target), None

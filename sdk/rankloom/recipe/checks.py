@@ -14,6 +14,7 @@ from rankloom.recipe.weights import unused_filters
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rankloom.recipe.methods import Method
     from rankloom.recipe.part import Part
     from rankloom.recipe.weights import Weight
 
@@ -88,6 +89,15 @@ def find_unused(parts: Sequence[Part], weights: Sequence[Weight]) -> tuple[Findi
             fix = "compare it with the names of the targets in the plan"
             findings.append(Finding("MRG006", message, Severity.WARNING, part.label, fix))
     return tuple(findings)
+
+
+def find_apart(method: Method) -> tuple[Finding, ...]:
+    """Return a warning if a method combines A and B apart."""
+    if method.engine != "apart":
+        return ()
+    message = f"{method.name} combines all A and all B apart: the result holds products of one"
+    message += " adapter's B with another's A, which nobody trained"
+    return (Finding("MRG011", message, Severity.WARNING, fix="use the method exact"),)
 
 
 def check_target_base(parts: Sequence[Part], base: Fingerprint) -> None:

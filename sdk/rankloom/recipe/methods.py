@@ -7,6 +7,7 @@ The mathematics is in ``rankloom.compose``, in a room for each engine:
 ``gram``       the same with c from inner products of the deltas, one set for each target
 ``core``       factors of the deltas become factors of the result
 ``elements``   element by element, computed when it is applied; no factors without ``rank``
+``apart``      all A and all B apart, as PEFT does it: no sum of deltas
 =============  =======================================================================
 """
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from rankloom.recipe.rank import Rank
 
-Engine: TypeAlias = Literal["sum", "gram", "core", "elements"]
+Engine: TypeAlias = Literal["sum", "gram", "core", "elements", "apart"]
 
 DENSITY = {"density": share(each=True)}
 LAMBDA = {"lambda": number(1.0)}
@@ -122,6 +123,9 @@ class Method:
         if self.needs_rank and found is None:
             message = f"MRG003 the method {self.name} needs a rank"
             raise RefError(message, hint="give the rank of the result, such as 16")
+        if self.engine == "apart" and found is not None:
+            message = f"MRG003 the method {self.name} has the rank of its adapters"
+            raise RefError(message, hint="leave the rank out, or use the method exact")
         if (self.needs_rank or self.engine == "elements") and not isinstance(found, int | None):
             message = f"MRG003 the method {self.name} cannot choose a rank by {found}"
             raise RefError(message, hint="give a number, such as 16")
@@ -329,6 +333,12 @@ METHODS: Mapping[str, Method] = {
             "core",
             "Pico, arXiv 2604.16826",
             "the sum after crowded output directions were calmed",
+        ),
+        Method(
+            "peft_linear",
+            "apart",
+            "PEFT, combination_type=linear",
+            "(Σ √w·B)·(Σ √w·A), which is no sum of deltas: to make again what PEFT made",
         ),
     )
 }

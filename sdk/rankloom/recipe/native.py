@@ -117,7 +117,9 @@ def _method(
     if name in APART:
         message = f"PEFT's {name} combines all A and all B apart, which adds products of factors"
         message += " of different adapters that nobody trained"
-        raise source.error(where, message, f"write merge_method: {APART[name]}, on true deltas")
+        other = ", or peft_linear for what PEFT makes" if name == "linear" else ""
+        hint = f"write merge_method: {APART[name]}, on true deltas{other}"
+        raise source.error(where, message, hint)
     if name not in PEFT:
         message = f"PEFT has no combination_type {name!r}"
         raise source.error(where, message, f"known: {', '.join(PEFT)}")

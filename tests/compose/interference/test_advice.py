@@ -12,11 +12,13 @@ from factor_cases import make
 from rankloom.compose.factors.value import Factors
 from rankloom.compose.interference.heatmap import heatmap
 from rankloom.compose.interference.report import InterferenceReport, report
-from rankloom.compose.interference.thresholds import RULES, Thresholds, findings
+from rankloom.compose.interference.thresholds import Thresholds, findings
 from rankloom.compose.interference.value import Part
 from rankloom.errors import RefError
 from rankloom.finding import Severity
+from rankloom.recipe.rules import RULES
 
+ADVICE = {name: rule for name, rule in RULES.items() if rule.family == "INT"}
 NOTHING = Thresholds(None, None, None, None, None)
 
 
@@ -63,7 +65,7 @@ def test_each_threshold_is_of_its_own_figure() -> None:
         "INT004": Thresholds(None, None, None, 0.5, None),
         "INT005": Thresholds(None, None, None, None, 0.5),
     }
-    assert set(limits) == set(RULES)
+    assert set(limits) == set(ADVICE)
     for rule, thresholds in limits.items():
         assert [found.rule for found in findings(opposed, thresholds)] == [rule]
     assert findings(opposed, NOTHING) == ()
@@ -153,7 +155,7 @@ def test_adapters_that_do_not_meet_have_no_picture() -> None:
 
 
 def test_rules_say_why_and_what_to_do() -> None:
-    for rule in RULES.values():
+    for rule in ADVICE.values():
         assert re.fullmatch(r"INT\d{3}", rule.id)
         assert rule.severity is Severity.WARNING
         assert rule.why.endswith(".")

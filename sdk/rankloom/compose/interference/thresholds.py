@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rankloom.finding import Severity
-from rankloom.validate.rule import Rule
+from rankloom.recipe.rules import RULES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,49 +13,7 @@ if TYPE_CHECKING:
     from rankloom.compose.interference.report import InterferenceReport
     from rankloom.compose.interference.value import Pair, Scope
     from rankloom.finding import Finding
-
-_W = Severity.WARNING
-RULES = {
-    rule.id: rule
-    for rule in (
-        Rule(
-            "INT001",
-            _W,
-            "No delta drowns another",
-            "The weaker adapter is hardly heard where the other is many times as long.",
-            "Change the weights, or use the method norm_balanced.",
-        ),
-        Rule(
-            "INT002",
-            _W,
-            "Deltas do not point against each other",
-            "Each takes back what the other learned.",
-            "Weaken one of them there, with a weight for each layer, or keep them apart.",
-        ),
-        Rule(
-            "INT003",
-            _W,
-            "Deltas do not cancel",
-            "Much of what the adapters add is lost in the sum.",
-            "Weaken one of them there, with a weight for each layer, or keep them apart.",
-        ),
-        Rule(
-            "INT004",
-            _W,
-            "Deltas do not crowd the same directions",
-            "What both write to or read from the same few directions cannot be told apart.",
-            "Evaluate the composition before it is used; swap layers, or merge in the core space.",
-        ),
-        Rule(
-            "INT005",
-            _W,
-            "Deltas agree on signs where both are strong",
-            "Elements with opposite signs weaken each other.",
-            "Use a method that elects signs, such as ties.",
-        ),
-    )
-}
-"""The rules of interference; all of them warn, none of them stops anything by itself."""
+    from rankloom.validate.rule import Rule
 
 
 @dataclass(frozen=True, slots=True)
