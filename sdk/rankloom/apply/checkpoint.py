@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
-from functools import partial
+from importlib.metadata import version
 from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import torch
 
 from rankloom.apply.folder import (
     check_space,
@@ -15,23 +18,23 @@ from rankloom.apply.folder import (
     rewrite_index,
 )
 from rankloom.apply.identity import check_identity
+from rankloom.apply.partial import partial_output
 from rankloom.apply.place import place
 from rankloom.apply.replay import check_effect, replay
 from rankloom.apply.report import ApplyReport
+from rankloom.apply.resharding import plan_resharded
 from rankloom.apply.steps import plan_shard
 from rankloom.apply.stores import Sources
-from rankloom.apply.transfer import LocalSink
-from rankloom.apply.workers import Job, Written, usual_workers
+from rankloom.apply.workers import Job, usual_workers
 from rankloom.change.dtypes import CODES, FLOATS
+from rankloom.digest import of_bytes, of_json
 from rankloom.errors import BaseError, RefError
-from rankloom.files import check_output, output_folder
+from rankloom.files import check_output
 from rankloom.tensorfile.header import Header, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
-
-    import torch
 
     from rankloom.apply.placed import Placed
     from rankloom.apply.steps import ShardPlan
@@ -48,6 +51,8 @@ def apply_to_checkpoint(
     expected: Fingerprint | None = None,
     found: Fingerprint | None = None,
     dtype: str | None = None,
+    shard_bytes: int | None = None,
+    workers: int | None = None,
     seed: str = "",
     allow_no_effect: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -66,14 +71,17 @@ def apply_to_checkpoint(
         expected: identity of the base that the changes were made for.
         found: identity of ``base``.
         dtype: ``"float32"``, ``"bfloat16"``, …: convert all floating tensors; default: keep.
-        seed: what decides which tiles are compared.
+        shard_bytes: largest size of a file's tensors; default: the same files as the base.
+        workers: how many steps are done at once; default: as many as torch uses threads, up to 4.
+        seed: identity of the changes, and what decides which tiles are compared. What a killed run
+            with the same one has finished is not done again.
         allow_no_effect: let tensors pass that keep every bit though something is added to them.
         progress: called with (bytes written, bytes to write).
 
     Raises:
         AdapterError: what is added to a tensor vanishes when it is rounded to its dtype.
         IntegrityError: a compared value is another than was written; nothing was kept.
-        ConflictError: ``out`` exists and is not an empty folder.
+        ConflictError: ``out`` exists and is not an empty folder, or another process writes it.
         IncompatibleError: another base; a parameter that it does not have, or in another shape,
             or quantised; or values overflow the new dtype.
         BackendUnavailableError: not enough free space.
@@ -85,34 +93,47 @@ def apply_to_checkpoint(
     check_identity(expected, found, str(base.path))
     placement = place(base, changes)
     placed = placement.tensors
-    headers = [read_header(path, error=BaseError) for path in base.files]
-    plans = [plan_shard(header, _of_file(header, placed), chosen) for header in headers]
-    beside = sum(path.stat().st_size for path in companions(base))
-    counter = _Counter(sum(plan.nbytes for plan in plans) + beside, progress)
-    check_space(out, counter.total)
-    written: list[Written] = []
-    with output_folder(out) as folder:
-        copy_companions(base, folder)
-        counter.add(beside)
-        with Sources() as sources:
-            job = Job(plans, sources, partial(_create, folder), written.append)
-            job.run(usual_workers(), counter.add)
-        rewrite_config(folder, placement.config)
+    plans = _plan(base, placed, chosen, shard_bytes)
+    with partial_output(out, _identity(base, plans, seed)) as partial, Sources() as sources:
+        kept = partial.finished()
+        todo = [plan for plan in plans if plan.name not in kept]
+        beside = sum(path.stat().st_size for path in companions(base))
+        counter = _Counter(sum(plan.nbytes for plan in plans) + beside, progress)
+        check_space(out, sum(plan.nbytes for plan in todo) + beside)
+        copy_companions(base, partial.content)
+        counter.add(beside + sum(one.nbytes for one in kept.values()))
+        Job(todo, sources, partial).run(workers or usual_workers(), counter.add)
+        rewrite_config(partial.content, placement.config)
         if chosen is not None:
-            rewrite_dtype(folder, CODES[chosen])
+            rewrite_dtype(partial.content, CODES[chosen])
         if any(plan.prefix for plan in plans):
-            rewrite_index(folder, {item.name: item.file.name for item in placed}, _nbytes(plans))
-        unchanged = tuple(name for one in written for name in one.unchanged)
+            rewrite_index(partial.content, plans)
+        unchanged = tuple(
+            sorted([name for one in partial.finished().values() for name in one.unchanged])
+        )
         if not allow_no_effect:
             check_effect(placed, unchanged)
-        replayed = replay(placed, folder, seed)
-        nbytes = sum(path.stat().st_size for path in folder.iterdir())
+        replayed = replay(placed, partial.content, seed)
+        nbytes = sum(path.stat().st_size for path in partial.content.iterdir())
     seconds = time.perf_counter() - began
     return ApplyReport(len(placed), unchanged, replayed, nbytes, seconds)
 
 
-def _create(folder: Path, plan: ShardPlan) -> LocalSink:
-    return LocalSink(folder / plan.name, plan.nbytes)
+def _plan(
+    base: Base, placed: Sequence[Placed], dtype: torch.dtype | None, shard_bytes: int | None
+) -> Sequence[ShardPlan]:
+    headers = [read_header(path, error=BaseError) for path in base.files]
+    if shard_bytes is None:
+        return [plan_shard(header, _of_file(header, placed), dtype) for header in headers]
+    return plan_resharded(headers, {item.name: item for item in placed}, dtype, shard_bytes)
+
+
+def _identity(base: Base, plans: Sequence[ShardPlan], seed: str) -> str:
+    """Return a digest of all that decides the bytes of the output, as far as it is known here."""
+    files = [(path.name, (state := path.stat()).st_size, state.st_mtime_ns) for path in base.files]
+    written = [(plan.name, plan.nbytes, of_bytes(plan.prefix)) for plan in plans]
+    versions = version("rankloom"), torch.__version__, torch.backends.cpu.get_cpu_capability()
+    return of_json([seed or uuid4().hex, str(base.path.resolve()), files, written, versions])
 
 
 def _of_file(header: Header, placed: Sequence[Placed]) -> dict[str, Placed]:
@@ -145,7 +166,3 @@ class _Counter:
         self._done += nbytes
         if self._report:
             self._report(self._done, self.total)
-
-
-def _nbytes(plans: Sequence[ShardPlan]) -> int:
-    return sum(entry.nbytes for plan in plans for entry in plan.new.tensors.values())

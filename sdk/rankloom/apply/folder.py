@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,10 @@ from rankloom.files import write_atomic
 from rankloom.manifest import RECORD
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from rankloom.apply.steps import ShardPlan
     from rankloom.base.model import Base
 
 # Weights in any form: those that were not changed must not lie beside those that were.
@@ -64,19 +66,24 @@ def rewrite_config(folder: Path, edits: Mapping[str, Any]) -> None:
         _write(config, edited(_read(config), edits))
 
 
-def rewrite_index(folder: Path, places: Mapping[str, str], nbytes: int) -> None:
+def rewrite_index(folder: Path, plans: Sequence[ShardPlan]) -> None:
     """Let the index say where tensors lie and how large they are in all.
 
     Args:
         folder: the new checkpoint.
-        places: file name by name of each new tensor.
-        nbytes: bytes of all its tensors.
+        plans: all its files. One that holds everything needs no index.
     """
-    for index in folder.glob(f"*{_INDEX}"):
-        values = _read(index)
-        values["weight_map"] = dict(sorted({**values["weight_map"], **places}.items()))
+    names = {name: plan.name for plan in plans for name in plan.new.tensors}
+    nbytes = sum(entry.nbytes for plan in plans for entry in plan.new.tensors.values())
+    found = sorted(folder.glob(f"*{_INDEX}"))
+    values = _read(found[0]) if found else {}
+    for index in found:
+        index.unlink()
+    if len(plans) > 1 or (found and plans[0].name in values["weight_map"].values()):
+        values["weight_map"] = dict(sorted(names.items()))
         values.setdefault("metadata", {})["total_size"] = nbytes
-        _write(index, values)
+        stem = re.sub(r"(-\d+-of-\d+)?\.safetensors$", "", plans[0].name)
+        _write(found[0] if found else folder / f"{stem}{_INDEX}", values)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def plan_shard(
     shapes |= {item.name: (item.dtype, item.shape) for item in placed.values()}
     tensors = [(name, converted(code, dtype), shape) for name, (code, shape) in shapes.items()]
     prefix, new = lay_out(header.path, tensors, header.metadata)
-    steps = tuple(_new_layout(header.tensors, new, placed))
+    steps = tuple(new_layout(header.tensors, new, placed))
     return ShardPlan(header.path.name, prefix, steps, new)
 
 
@@ -117,9 +117,16 @@ def _same_layout(header: Header, placed: Mapping[str, Placed]) -> Iterator[Step]
     yield from _copies(header.path, position, position, size - position)
 
 
-def _new_layout(
+def new_layout(
     tensors: Mapping[str, TensorEntry], new: Header, placed: Mapping[str, Placed]
 ) -> Iterator[Step]:
+    """Yield the steps that fill a new file.
+
+    Args:
+        tensors: of the base, by name.
+        new: header of the new file.
+        placed: what is added, by name.
+    """
     for name, entry in new.tensors.items():
         item, old = placed.get(name), tensors.get(name)
         if item is not None:

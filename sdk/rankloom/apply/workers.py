@@ -7,7 +7,7 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
@@ -26,17 +26,19 @@ MOST = 4
 """Workers at most: each holds about 20 MiB, and four saturate a disk."""
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A file that is complete.
+class Output(Protocol):
+    """Where files go."""
 
-    Attributes:
-        plan: what it is.
-        unchanged: names of the tensors that something was added to, but that kept every bit.
-    """
+    def create(self, plan: ShardPlan) -> Sink:
+        """Return a new file, of the size that the plan says."""
 
-    plan: ShardPlan
-    unchanged: tuple[str, ...]
+    def add(self, name: str, unchanged: tuple[str, ...]) -> None:
+        """Remember that a file is complete; called in any thread, one at a time.
+
+        Args:
+            name: of the file.
+            unchanged: names of the tensors that something was added to, but that kept every bit.
+        """
 
 
 @dataclass(slots=True, eq=False)
@@ -63,19 +65,11 @@ class Job:
     Args:
         plans: the files.
         sources: the files of the base.
-        create: makes the file of a plan.
-        wrote: told of each file that is complete, in some thread, one at a time.
+        output: where they go.
     """
 
-    def __init__(
-        self,
-        plans: Sequence[ShardPlan],
-        sources: Sources,
-        create: Callable[[ShardPlan], Sink],
-        wrote: Callable[[Written], None],
-    ) -> None:
-        self._plans, self._sources = deque(plans), sources
-        self._create, self._wrote = create, wrote
+    def __init__(self, plans: Sequence[ShardPlan], sources: Sources, output: Output) -> None:
+        self._plans, self._sources, self._output = deque(plans), sources, output
         self._files: list[_File] = []
         self._lock, self._stopped = threading.Lock(), threading.Event()
         # Numbers of bytes for the progress; it is told by the thread that asked for the job.
@@ -136,7 +130,7 @@ class Job:
             if plan is None:
                 file = max(self._files, key=lambda one: len(one.waiting), default=None)
                 return file if file and file.waiting else None
-        file = _File(plan, self._create(plan), deque(plan.steps), len(plan.steps) + 1)
+        file = _File(plan, self._output.create(plan), deque(plan.steps), len(plan.steps) + 1)
         with self._lock:
             self._files.append(file)
         file.sink.write_at(memoryview(plan.prefix), 0)
@@ -154,7 +148,7 @@ class Job:
 
     def _finish(self, file: _File) -> None:
         file.sink.finish()
-        self._wrote(Written(file.plan, tuple(sorted(file.unchanged))))
+        self._output.add(file.plan.name, tuple(sorted(file.unchanged)))
 
 
 def usual_workers() -> int:

@@ -1,0 +1,161 @@
+"""Outputs that a run which was killed left behind, and that the next one goes on with."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+from rankloom.apply.transfer import LocalSink
+from rankloom.errors import ConflictError
+from rankloom.files import check_output
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from rankloom.apply.steps import ShardPlan
+
+_JOURNAL = "journal.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A file that is complete and on the disk.
+
+    Attributes:
+        name: of the file.
+        nbytes: its size.
+        mtime_ns: when it was written last.
+        unchanged: names of the tensors that something was added to, but that kept every bit.
+    """
+
+    name: str
+    nbytes: int
+    mtime_ns: int
+    unchanged: tuple[str, ...]
+
+
+class Partial:
+    """A folder that is being filled, beside the one that it will become.
+
+    Args:
+        folder: where everything about it lies.
+        journal: what is finished, a line for each file, locked by this process.
+        identity: of all that decides the bytes; another one has nothing to go on with.
+    """
+
+    def __init__(self, folder: Path, journal: IO[str], identity: str) -> None:
+        self.content = folder / "content"
+        self._journal = journal
+        self._finished = self._read(identity)
+        self.content.mkdir(exist_ok=True)
+        for path in self.content.iterdir():
+            if path.name not in self._finished:
+                path.unlink()
+        if not self._finished:
+            self._journal.seek(0)
+            self._journal.truncate()
+            self._write({"identity": identity})
+
+    def _read(self, identity: str) -> dict[str, Finished]:
+        self._journal.seek(0)
+        first, *rest = [_parse(line) for line in self._journal] or [{}]
+        found = (
+            [Finished(**line) for line in rest if line] if first == {"identity": identity} else []
+        )
+        return {one.name: one for one in found if self._is_there(one)}
+
+    def _is_there(self, one: Finished) -> bool:
+        path = self.content / one.name
+        state = path.stat() if path.is_file() else None
+        return state is not None and (state.st_size, state.st_mtime_ns) == (
+            one.nbytes,
+            one.mtime_ns,
+        )
+
+    def finished(self) -> dict[str, Finished]:
+        """Return by name the files that are complete, by this run or an earlier one."""
+        return dict(self._finished)
+
+    def create(self, plan: ShardPlan) -> LocalSink:
+        """Return a new file."""
+        return LocalSink(self.content / plan.name, plan.nbytes)
+
+    def add(self, name: str, unchanged: tuple[str, ...]) -> None:
+        """Remember that a file is complete and on the disk."""
+        state = (self.content / name).stat()
+        one = Finished(name, state.st_size, state.st_mtime_ns, unchanged)
+        self._write(asdict(one))
+        self._finished[name] = one
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self._journal.write(json.dumps(line) + "\n")
+        self._journal.flush()
+        os.fsync(self._journal.fileno())
+
+
+def _parse(line: str) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads(line)
+    except ValueError:  # the process ended within this line
+        return {}
+    if "unchanged" in values:
+        values["unchanged"] = tuple(values["unchanged"])
+    return values
+
+
+@contextmanager
+def partial_output(target: Path, identity: str) -> Iterator[Partial]:
+    """Give a folder to fill, which becomes ``target`` when the block ends well.
+
+    Ends it with an error, nothing is kept. If the process is killed, or interrupted by its user,
+    the next one with the same target and identity finds what was finished.
+
+    Raises:
+        ConflictError: ``target`` exists and is not an empty folder, or another process writes it.
+    """
+    check_output(target)
+    folder = target.parent / f".{target.name}.partial"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _JOURNAL).open("a+") as journal:
+        _lock(journal, target)
+        try:
+            partial = Partial(folder, journal, identity)
+            yield partial
+            if target.exists():
+                target.rmdir()  # it was empty when we began; if it is not any more, this refuses
+            partial.content.rename(target)
+            _sync_folder(target.parent)
+        except Exception:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shutil.rmtree(folder)
+
+
+def _lock(journal: IO[str], target: Path) -> None:
+    try:
+        fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_there = os.path.sameopenfile(journal.fileno(), (opened := _open(journal.name)))
+        os.close(opened)
+    except (BlockingIOError, FileNotFoundError):
+        is_there = False  # the other one has just ended, and removed what we opened
+    if not is_there:
+        message = f"another process is writing {target}"
+        raise ConflictError(message, hint="wait for it, or name another output")
+
+
+def _open(path: str) -> int:
+    return os.open(path, os.O_RDONLY)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
