@@ -2,22 +2,29 @@
 
 from rankloom_kernels.backends import Backend, BackendError
 from rankloom_kernels.dora import dora_, dora_reference
+from rankloom_kernels.elect import Election, Keep, elect_merge_, elect_reference
 from rankloom_kernels.lowrank import merge_reference
 from rankloom_kernels.merge import Numerics, merge_, merge_many_
 from rankloom_kernels.terms import Folded, Term, fold
+from rankloom_kernels.thresholds import thresholds
 from rankloom_kernels.workspace import Workspace
 
 __all__ = [
     "Backend",
     "BackendError",
+    "Election",
     "Folded",
+    "Keep",
     "Numerics",
     "Term",
     "Workspace",
     "dora_",
     "dora_reference",
+    "elect_merge_",
+    "elect_reference",
     "fold",
     "merge_",
     "merge_many_",
     "merge_reference",
+    "thresholds",
 ]

@@ -30,8 +30,8 @@ def _signed(word: int) -> int:
     return (word + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
-_GAMMA = _signed(0x9E3779B97F4A7C15)
-_MIX = ((30, _signed(0xBF58476D1CE4E5B9)), (27, _signed(0x94D049BB133111EB)))
+GAMMA = _signed(0x9E3779B97F4A7C15)
+MIX = ((30, _signed(0xBF58476D1CE4E5B9)), (27, _signed(0x94D049BB133111EB)))
 
 _LARGEST = (1 << 31) - 1
 
@@ -61,9 +61,9 @@ def halves(
     """
     first = start // 2
     word = torch.arange(first + 1, (start + count + 1) // 2 + 1, device=device)
-    word.mul_(_GAMMA).add_(key)
+    word.mul_(GAMMA).add_(key)
     shifted = torch.empty_like(word)
-    for shift, factor in _MIX:
+    for shift, factor in MIX:
         word.bitwise_xor_(_shift_right(word, shift, shifted)).mul_(factor)
     word.bitwise_xor_(_shift_right(word, 31, shifted))
     return word.view(torch.int32)[start - 2 * first :][:count]

@@ -21,7 +21,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from rankloom_kernels.gpu import dora, low_rank, product, strict
+from rankloom_kernels.elect import Election, Keep
+from rankloom_kernels.gpu import count, deltas, dora, elect, low_rank, product, strict
+from rankloom_kernels.gpu.launch import ELEMENT
 from rankloom_kernels.gpu.tables import Dtypes
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ def kernels() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any], dict[s
     yield from low_rank_kernels()
     yield from strict_kernels()
     yield from dora_kernels()
+    yield from separate_kernels()
 
 
 def low_rank_kernels() -> Iterator[Any]:
@@ -80,6 +83,35 @@ def dora_kernels() -> Iterator[Any]:
                 pointers = dict.fromkeys(("weight", "out"), f"*{constants['WEIGHT']}")
                 name = f"dora {weight} {factors} rank {rank} aligned {aligned}"
                 yield name, dora.dora_kernel, pointers | types, constants, options
+
+
+def separate_kernels() -> Iterator[Any]:
+    for factor in (BF16, F16, F32):
+        for rank in (16, 128):
+            for aligned in (True, False):
+                cut = deltas.cut_for(factor, rank, aligned=aligned)
+                constants, options = deltas.specialised(factor, cut, aligned=aligned)
+                what = f"{factor} rank {rank} aligned {aligned}"
+                yield f"count {what}", count.count_kernel, COUNT, constants | BINS, options
+                if rank == 16 or factor == BF16:
+                    for name, extra in ELECTIONS.items():
+                        every = extra | constants
+                        yield f"elect {name} {what}", elect.elect_kernel, ELECT, every, options
+
+
+SIZES = dict.fromkeys(("height", "width", "weight_stride", "out_stride"), "i32")
+COUNT = {"counts": "*i32", "terms": "*i64", "scales": "*fp32", "coefficients": "*fp32"}
+COUNT |= dict.fromkeys(("number", "height", "width", "low", "shift"), "i32")
+BINS = {"BINS": 1024}
+ELECT = {"weight": "*bf16", "out": "*bf16", "terms": "*i64", "scales": "*fp32"}
+ELECT |= {"numbers": "*fp32", "streams": "*i64", "count": "i32", "start": "i32"} | SIZES
+ELECT |= {"factor": "fp32"}
+DTYPES = {"WEIGHT": ELEMENT[BF16], "OUT": ELEMENT[BF16]}
+ELECTIONS = {
+    "ties": DTYPES | elect.switches(Keep((0.1,)), Election((1.0,), "unweighted")),
+    "dare": DTYPES | elect.switches(Keep((0.1,), (1,)), Election((1.0,), "none", "total", "none")),
+    "dare ties": DTYPES | elect.switches(Keep((0.1,), (1,)), Election((1.0,), "weighted", "count")),
+}
 
 
 def compiled(

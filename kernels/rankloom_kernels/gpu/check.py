@@ -6,6 +6,9 @@ from functools import cache
 
 import torch
 
+from rankloom_kernels.elect import Election, Keep, elect_reference
+from rankloom_kernels.gpu.deltas import deltas
+from rankloom_kernels.gpu.elect import merge_elected
 from rankloom_kernels.gpu.low_rank import add_low_rank
 from rankloom_kernels.gpu.strict import add_in_order
 from rankloom_kernels.gpu.tables import Job
@@ -67,6 +70,31 @@ def differs_in_order(device: torch.device, weight: torch.dtype, out: torch.dtype
     if torch.equal(result.cpu(), truth):
         return None
     return f"bits of a trial on {device} differ ({weight}, {out})"
+
+
+@cache
+def deltas_differ(device: torch.device, factors: torch.dtype) -> str | None:
+    """Return how deltas that kernels compute one by one differ from the formula, or ``None``.
+
+    Args:
+        device: where the kernels run.
+        factors: dtype of the factors.
+    """
+    generator = torch.Generator().manual_seed(0)
+    terms = [_term(rank, factors, generator) for rank in (16, 24)]
+    truth = elect_reference(torch.zeros(_SHAPE), terms, _KEEP, _ELECTION, start=3)
+    result = torch.full(_SHAPE, torch.nan, device=device)
+    moved = [Term(b.to(device), a.to(device), c) for b, a, c in terms]
+    weight = torch.zeros(_SHAPE, device=device)
+    merge_elected(weight, result, deltas(moved), _KEEP, _ELECTION, 3)
+    wrong = int((~((result.cpu().double() - truth).abs() <= 1e-5)).sum())
+    if wrong == 0:
+        return None
+    return f"{wrong} of {truth.numel()} elements of a trial on {device} are wrong ({factors})"
+
+
+_KEEP = Keep((0.5, 0.25), keys=(1, 2))
+_ELECTION = Election((0.5, 0.25), sign_election="none", divide_by="none")
 
 
 def _term(rank: int, dtype: torch.dtype, generator: torch.Generator) -> Term:
