@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check lint types contracts pytest serve bench gpu-check clean
+.PHONY: demo test check lint types contracts pytest fuzz serve bench gpu-check clean
 
 demo: $(VENV)/.demo  ## The main job, from end to end, on a real model
 	$(BIN)/python examples/demo.py
@@ -25,6 +25,12 @@ contracts: $(VENV)/.dev
 
 pytest: $(VENV)/.dev
 	$(BIN)/pytest --numprocesses 2
+
+FUZZ_SECONDS ?= 600
+fuzz: $(VENV)/.dev  ## Mutated headers, read by us and by safetensors
+	mkdir -p .fuzz
+	$(BIN)/python tests/fuzz/header_target.py -max_total_time=$(FUZZ_SECONDS) -timeout=5 \
+		-artifact_prefix=.fuzz/ -dict=tests/fuzz/header.dict .fuzz tests/fuzz/seeds
 
 serve: $(VENV)/.dev  ## A registry on this machine
 	$(BIN)/loractl serve
@@ -54,4 +60,4 @@ $(VENV)/.dev: $(VENV)/.demo
 	touch $@
 
 clean:
-	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .demo .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis
