@@ -22,6 +22,7 @@ KINDS = {
     "lora": peft.LoraConfig(r=2, target_modules=["mix"]),
     "fourierft": peft.FourierFTConfig(n_frequency=20, scaling=30, target_modules=["mix"]),
     "vera": peft.VeraConfig(r=2, target_modules=["mix"]),
+    "hira": peft.HiraConfig(r=2, target_modules=["mix"]),
     "ia3": peft.IA3Config(target_modules=["mix"], feedforward_modules=[]),
 }
 
@@ -40,8 +41,8 @@ def test_a_square_layer(
     randomise(model, 1)
     model.save_pretrained(tmp_path / "adapter")
     applied = judge.apply([tmp_path / "adapter"], tmp_path / "base", tmp_path / "out")
-    if make is Conv1D:
-        assert applied.code, "it would be added as to a linear layer"
+    if make is Conv1D or kind == "hira":  # whose config does not say which it was
+        assert applied.code, "it may be added in the wrong way"
         assert "nothing tells" in applied.error
         return
     assert applied.code == 0, applied.error

@@ -267,6 +267,15 @@ def test_miss(tmp_path: Path, config: peft.MissConfig, changed: list[str]) -> No
     check(tmp_path, config, {f"{name}.weight" for name in changed})
 
 
+def test_hra_of_more_directions_than_inputs_is_refused(tmp_path: Path) -> None:
+    """Made orthogonal, the last is made of rounding errors, which PEFT reflects at."""
+    settings = peft.HRAConfig(r=10, apply_GS=True, target_modules=["plain"])
+    base, _ = write(tmp_path, settings)
+    [target] = read(tmp_path).targets
+    with pytest.raises(AdapterError, match="NUM001"):
+        applied(base, target)
+
+
 @pytest.mark.parametrize("init", [True, "bat"])
 def test_bone_is_miss_under_its_first_name(tmp_path: Path, init: Any) -> None:  # noqa: ANN401
     """PEFT 0.14 to 0.17 wrote it, with the same block under another key."""

@@ -175,8 +175,9 @@ class Target:
         parameter: the module's parameter, nearly always ``weight``; empty where the file does not
             say it (PEFT's ``target_parameters``).
         candidates: then, the names that the config gives, the likeliest first; the base decides.
-        fan_in_fan_out: the config says that some module keeps its weight as (in, out), as
-            transformers' ``Conv1D`` does. PEFT writes what is true of the last one that it changed.
+        fan_in_fan_out: the config says, or leaves open, that some module keeps its weight as
+            (in, out), as transformers' ``Conv1D`` does. Most kinds say what is true of the last
+            module that PEFT changed.
     """
 
     module: str

@@ -45,7 +45,7 @@ def read(config: AdapterConfig, tensors: Mapping[str, TensorEntry]) -> Reading:
     findings += _leftover(left)
     if not tensors:
         findings.append(Finding("TEN002", "the adapter holds no tensor", fix="save it again"))
-    if config.raw.get("fan_in_fan_out") is True:
+    if kinds.may_be_conv1d(config):
         targets = [replace(target, fan_in_fan_out=True) for target in targets]
     targets = sorted(with_base(with_rows(targets)), key=lambda target: target.name)
     return Reading(tuple(targets), frozenset(tensors), tuple(findings))

@@ -50,6 +50,8 @@ from rankloom.adapter.kinds.unmergeable import UNMERGEABLE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from rankloom.adapter.config import AdapterConfig
+
 __all__ = [
     "KINDS",
     "LORA_EXPORT",
@@ -133,3 +135,9 @@ def claimed(peft_type: str) -> frozenset[str]:
 def is_shared(peft_type: str, key: str) -> bool:
     """Tell whether a tensor of this full key belongs to no module."""
     return peft_type != "LORA" and KINDS[peft_type].shares(key)
+
+
+def may_be_conv1d(config: AdapterConfig) -> bool:
+    """Tell whether an adapter says, or leaves open, that it changes a ``Conv1D``."""
+    tells = config.peft_type == "LORA" or KINDS[config.peft_type].tells_conv1d
+    return not tells or config.raw.get("fan_in_fan_out") is True

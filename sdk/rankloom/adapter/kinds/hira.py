@@ -52,4 +52,5 @@ KIND = Kind(
     "HIRA",
     _read,
     training={"r": _RANK, "rank_pattern": _RANK, "hira_dropout": "acts in training only"},
+    tells_conv1d=False,
 )

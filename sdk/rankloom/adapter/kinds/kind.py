@@ -52,6 +52,8 @@ class Kind:
         shared: full keys of tensors that belong to no module (``base_model.vera_A``), or what
             such keys begin with, ending in a dot; the reader gets them under these keys.
         export: whether its changes have a form in a PEFT folder.
+        tells_conv1d: PEFT corrects ``fan_in_fan_out`` in the config by the module that it finds, or
+            puts the kind on no ``Conv1D``.
     """
 
     peft_type: str
@@ -61,6 +63,7 @@ class Kind:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     shared: frozenset[str] = frozenset()
     export: Export = "no"
+    tells_conv1d: bool = True
 
     def shares(self, key: str) -> bool:
         """Tell whether a tensor of this full key belongs to no module."""

@@ -12,6 +12,9 @@ from rankloom.errors import AdapterError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_NOISE = 2.0**-20
+"""Share of a direction below which float32, in which it was trained, has only rounding errors."""
+
 
 def hra(
     tensors: Mapping[str, torch.Tensor], options: Mapping[str, Any], weight: torch.Tensor
@@ -24,7 +27,7 @@ def hra(
         weight: (out, in), or of a convolution, whose input is in·height·width.
 
     Raises:
-        AdapterError: a direction has no length.
+        AdapterError: a direction has no length, or none beside those before it.
     """
     directions, flat = tensors["u"], weight.flatten(1)
     what = f"HRA reflects {len(directions)} inputs, but the base has {tuple(flat.shape)}"
@@ -36,8 +39,9 @@ def hra(
             for earlier in done:
                 unit = unit - (earlier @ unit) * earlier
         length = torch.linalg.vector_norm(unit)
-        if length == 0:
-            message = "NUM001 HRA: a direction is zero, so its reflection is not defined"
+        # What is left of one that depends on those before it is noise, whose direction is chance.
+        if length <= _NOISE * torch.linalg.vector_norm(direction):
+            message = "NUM001 HRA: a direction is zero or depends on others, so it reflects nothing"
             raise AdapterError(message, hint="the training run diverged; use an earlier checkpoint")
         unit = unit / length
         done.append(unit)
