@@ -73,7 +73,7 @@ def test_a_function_scores_the_live_model(run: Run, goal: Path) -> None:
     names = ("--evaluate", "judge:dev", "--held-out", "judge:dev", "--load", "judge:load")
     grid = ("--grid", "0.5,1", "-o", "found.yaml", "--plot", "plot.svg")
     said = run("tune", "./zh", "./qa", "--base", "./base", *names, *grid)
-    assert re.search(r"Found: 0\.5 \./zh \+ 1 \./qa scores -?0\.0000 on the dev", said.stdout)
+    assert re.search(r"Found on the dev set: 0\.5 \./zh \+ 1 \./qa, -?0\.0000", said.stdout)
     assert "trial 0: 0, 0 scores" in said.stderr
     assert (goal / "plot.svg").read_text().startswith("<svg")
     run("apply", "found.yaml", "--base", "./base", "-o", "merged")
@@ -107,6 +107,18 @@ def test_a_journal_goes_on(run: Run, goal: Path) -> None:
     more = answer(run(*given, "--trials", "6"))
     assert more["trials"][:7] == first["trials"]
     assert (goal / "j.jsonl").read_text().count("\n") == 1 + 3 + 6
+
+
+def test_options_reach_the_search(run: Run, goal: Path) -> None:
+    names = ("--evaluate", "judge:dev", "--load", "judge:load", "--json", "--trials", "1")
+    more = ("--group", "self_attn", "--bands", "2", "--bounds", "-1,2", "--rank", "2")
+    given = ("tune", "./zh", "./qa", "--base", "./base", *names, *more, "--journal", "j")
+    report = json.loads(run(*given, code=1).stdout)
+    assert report["names"] == [
+        f"./{name} self_attn {band}/2" for name in ("zh", "qa") for band in (1, 2)
+    ]
+    head = json.loads((goal / "j").read_text().splitlines()[0])["tune"]
+    assert (head["bounds"], head["lock"]["rank"]) == ([-1, 2], "2")
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,18 @@ def test_the_optimum_of_a_quadratic_is_found(folders: list[Path], model: nn.Modu
     assert bits(model) == kept
 
 
+def test_one_adapter_has_a_best_weight_too(folders: list[Path], model: nn.Module) -> None:
+    def optimum(name: str, target: str) -> float:
+        del target
+        return {"one": -0.4, "two": 0.0}[name]
+
+    scored = distance(model, folders, optimum)
+    tuned = sdk.tune(folders[:1], evaluate=scored, model=model, bounds=(-1, 1), trials=80)
+    assert tuned.best is not None
+    # As above, after 80 trials.
+    assert tuned.best.weights == pytest.approx([-0.4], abs=0.01)
+
+
 def test_groups_and_bands_have_optima_of_their_own(folders: list[Path], model: nn.Module) -> None:
     def optimum(name: str, target: str) -> float:
         upper = int(target.split(".")[2]) >= 2
@@ -104,7 +116,7 @@ def test_two_processes_agree_and_a_killed_one_goes_on(folders: list[Path], tmp_p
     assert json.loads(json.dumps(outcome(here))) == json.loads(whole.stdout)
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 1))
 def test_a_journal_cut_anywhere_gives_the_same_result(
     folders: list[Path], model: nn.Module, tmp_path: Path, share: float
@@ -241,6 +253,8 @@ def test_a_group_that_is_in_no_target_is_refused(folders: list[Path], model: nn.
         run(bands=5)
     with pytest.raises(RefError, match="no weight lies between 1 and 0"):
         run(bounds=(1, 0))
+    with pytest.raises(RefError, match="no weight lies between 0 and inf"):
+        run(bounds=(0, float("inf")))
     with pytest.raises(RefError, match="0 trials"):
         run(trials=0)
     with pytest.raises(RefError, match="no folder of a base"):

@@ -53,8 +53,13 @@ def references(base: float, zh: float, qa: float) -> list[tuple[Kind, tuple[floa
 def test_a_composition_that_beats_all_is_found() -> None:
     tuned = result(*references(1, 3, 2), ("composition", (0.5, 1), 3.5))
     assert tuned.found
-    assert tuned.verdict.startswith("Found: 0.5 zh + 1 qa scores 3.5000 on the dev set;")
-    assert "zh alone scores 3.0000" in tuned.verdict
+    assert tuned.verdict == (
+        "Found on the dev set: 0.5 zh + 1 qa, 3.5000. The best without all adapters: zh alone,"
+        " 3.0000."
+    )
+    held = {number: Score(number) for number in range(4)}
+    tuned = result(*references(1, 3, 2), ("composition", (0.5, 1), 3.5), held_out=held)
+    assert tuned.verdict.endswith("On held-out examples they score 3.0000 and 1.0000.")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +93,7 @@ def test_only_endpoints_are_nothing_at_all() -> None:
     tuned = result(*references(1, 3, 2), ("composition", (0.5, 0), 9))
     assert tuned.best is None
     assert not tuned.found
-    assert "No composition of all adapters was tried" in tuned.verdict
+    assert "no composition of all adapters was tried" in tuned.verdict
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ class Evolution:
             hint = "pip install 'rankloom[tune]', or give a grid of weights"
             raise BackendUnavailableError(message, hint=hint) from error
         low, high = bounds
-        if not low < high:
+        if not low < high or not math.isfinite(high - low):
             message = f"MRG003 no weight lies between {low:g} and {high:g}"
             raise RefError(message, hint="give the lower bound first, e.g. 0,1.5")
         self._cma = cmaes.CMA(

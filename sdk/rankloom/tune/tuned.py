@@ -74,29 +74,9 @@ class Tuned:
     @property
     def verdict(self) -> str:
         """The result in words."""
-        rival = f"{self.name(self.rival)} scores {shown(self.rival.score.value)} on the dev set"
-        if self.best is None:
-            return f"No composition of all adapters was tried; {rival}."
-        mine = f"{self.name(self.best)} scores {shown(self.best.score.value)}"
-        if not self.found:
-            return (
-                f"Not found: no composition of all adapters beats the best without one: {rival};"
-                f" the best composition, {mine}."
-            )
-        return (
-            f"Found: {mine} on the dev set; the best without all adapters, {rival}.{self._sure()}"
-        )
+        from rankloom.tune.verdict import verdict
 
-    def _sure(self) -> str:
-        difference = self.advantage
-        if difference is None:
-            return ""
-        says = f" On held-out examples the difference is {difference}: "
-        if difference.low > 0:
-            return says + "it is better there, too."
-        if difference.high < 0:
-            return says + "it is worse there; the dev set misled the search."
-        return says + "these examples cannot tell which is better."
+        return verdict(self)
 
     def name(self, trial: Trial) -> str:
         """Return what was scored, in words."""
