@@ -38,7 +38,8 @@ def _check_kinds(method: Method, target: PlannedTarget) -> None:
         if not isinstance(part.change, LowRank | ExpertLowRank):
             message = f"{method.name} combines factors, and what {part.label} does to"
             message += f" {target.name} ({part.kind}) has none"
-            hint = "use the method exact, linear or task_arithmetic, which take every kind"
+            hint = "use the method exact, linear or task_arithmetic, which take every kind; or save"
+            hint += " it alone first ('loractl compose'), which makes LoRA of it where that is exact"
             raise UnsupportedAdapterError(message, hint=hint)
     if not target.parameter and len(target.weights) > 1:
         message = f"{method.name} cannot tell which parameters meet in {target.name}: only the base"
