@@ -39,7 +39,7 @@ def _check_kinds(method: Method, target: PlannedTarget) -> None:
             message = f"{method.name} combines factors, and what {part.label} does to"
             message += f" {target.name} ({part.kind}) has none"
             hint = "use the method exact, linear or task_arithmetic, which take every kind; or save"
-            hint += " it alone first ('loractl compose'), which makes LoRA of it where that is exact"
+            hint += " it alone first ('loractl compose'), which makes LoRA of it where it can"
             raise UnsupportedAdapterError(message, hint=hint)
     if not target.parameter and len(target.weights) > 1:
         message = f"{method.name} cannot tell which parameters meet in {target.name}: only the base"
