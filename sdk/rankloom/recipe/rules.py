@@ -76,8 +76,8 @@ _ALL = (
         "MRG009",
         _E,
         "What was written is what the adapters give",
-        "Tiles of every result are computed again in float64 from the adapters' own factors, and "
-        "compared with the file. Outputs of a model would not show a wrong merge.",
+        "Tiles of every result are computed again in float64, from the factors of the adapters or "
+        "of the method, and compared with the file. A model's outputs do not show a wrong merge.",
         "Repeat it; memory or disk may be faulty. If it happens again, report it.",
     ),
     Rule(
