@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,16 @@ def weight_list(text: str) -> tuple[float, ...]:
     except ValueError as error:
         message = f"{text!r} is not a list of numbers such as 1,0.5"
         raise click.BadParameter(message) from error
+
+
+def byte_count(text: str) -> int:
+    """Return bytes, e.g. of ``5GB`` or ``500MiB``."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", text, re.IGNORECASE)
+    if not found or not float(found[1]):
+        message = f"{text!r} is no size such as 5GB or 500MiB"
+        raise click.BadParameter(message)
+    unit = (1024 if found[3] else 1000) ** " KMGT".index(found[2].upper() or " ")
+    return max(1, int(float(found[1]) * unit))
 
 
 def pair(text: str) -> tuple[str, Any]:

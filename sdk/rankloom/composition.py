@@ -210,18 +210,23 @@ class Composition:
         output: str | os.PathLike[str],
         *,
         dtype: str | None = None,
+        shard_bytes: int | None = None,
+        workers: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> ApplyReport:
         """Add it to a checkpoint and write the result as a new one, in bounded memory.
 
         If the adapters record their base, the base's values are hashed first, and the result is
-        remembered in the client's cache.
+        remembered in the client's cache. If the process is killed, the next one with the same
+        arguments goes on with the files that were finished.
 
         Args:
             base: the base's folder; it is only read.
             output: the folder to make.
             dtype: convert floating tensors to this (``"bfloat16"``, …); default: the recipe's,
                 else each keeps its own.
+            shard_bytes: largest size of a file's tensors; default: the same files as the base.
+            workers: how many threads; default: as many as torch would use, up to four.
             progress: called with (bytes written, bytes to write).
 
         Raises:
@@ -247,6 +252,8 @@ class Composition:
             expected=self.base,
             found=found,
             dtype=dtype or self.dtype,
+            shard_bytes=shard_bytes,
+            workers=workers,
             seed=digest.of_json(self.lock.to_json()),
             allow_no_effect=self.demands.allow_no_effect,
             progress=progress,

@@ -22,12 +22,23 @@ _DTYPES = ("float64", "float32", "bfloat16", "float16")
 @click.option("--base", required=True, metavar="DIR", help="The base's folder; never changed.")
 @options.output("Where the merged checkpoint goes.", required=True)
 @click.option("--dtype", type=click.Choice(_DTYPES), help="Dtype of changed tensors.")
+@click.option(
+    "--shard-size",
+    type=options.byte_count,
+    metavar="SIZE",
+    help="Largest file, e.g. 5GB; default: the base's.",
+)
+@click.option(
+    "--workers", type=click.IntRange(1), metavar="N", help="Threads; default: one a core, up to 4."
+)
 @options.as_json
 def apply(
     how: Composed,
     base: str,
     target: Path,
     dtype: str | None,
+    shard_size: int | None,
+    workers: int | None,
     *,
     as_json: bool,
 ) -> None:
@@ -36,10 +47,18 @@ def apply(
     \b
     loractl apply zh-lang qa-task --weights 1,0.5 --base ./base -o ./merged
     loractl apply recipe.yaml --base ./base -o ./merged
+    A run that was killed is taken up by the same command where it was.
     """
     composition = how.compose()
     with output.progress("apply") as progress:
-        report = composition.apply_to(base, target, dtype=dtype, progress=progress)
+        report = composition.apply_to(
+            base,
+            target,
+            dtype=dtype,
+            shard_bytes=shard_size,
+            workers=workers,
+            progress=progress,
+        )
     if as_json:
         output.as_json({"path": str(target), **asdict(report)})
     else:

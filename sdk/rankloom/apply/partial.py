@@ -113,7 +113,7 @@ def _parse(line: str) -> dict[str, Any]:
 def partial_output(target: Path, identity: str) -> Iterator[Partial]:
     """Give a folder to fill, which becomes ``target`` when the block ends well.
 
-    Ends it with an error, nothing is kept. If the process is killed, or interrupted by its user,
+    If it ends with an error, nothing is kept. If the process is killed, or interrupted by its user,
     the next one with the same target and identity finds what was finished.
 
     Raises:
@@ -124,15 +124,16 @@ def partial_output(target: Path, identity: str) -> Iterator[Partial]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _JOURNAL).open("a+") as journal:
         _lock(journal, target)
+        partial = Partial(folder, journal, identity)
         try:
-            partial = Partial(folder, journal, identity)
             yield partial
             if target.exists():
                 target.rmdir()  # it was empty when we began; if it is not any more, this refuses
             partial.content.rename(target)
             _sync_folder(target.parent)
-        except Exception:
-            shutil.rmtree(folder, ignore_errors=True)
+        except BaseException as error:
+            if isinstance(error, Exception) or not partial.finished():
+                shutil.rmtree(folder, ignore_errors=True)
             raise
         shutil.rmtree(folder)
 
