@@ -204,9 +204,11 @@ class Collector:
         """Remove the journal of uploads whose lease is long over; return how many."""
         over = sa.select(UPLOAD.c.id).where(UPLOAD.c.lease_until <= self.now - self.grace)
         with db.write(self.engine) as connection:
-            connection.execute(sa.delete(UPLOAD_BLOB).where(UPLOAD_BLOB.c.upload_id.in_(over)))
-            statement = sa.delete(UPLOAD).where(UPLOAD.c.lease_until <= self.now - self.grace)
-            return connection.execute(statement).rowcount
+            # Whoever publishes locks the upload before its blobs: the same order here, and an
+            # upload that somebody holds is left to the next pass.
+            ids = connection.scalars(over.with_for_update(skip_locked=True)).all()
+            connection.execute(sa.delete(UPLOAD_BLOB).where(UPLOAD_BLOB.c.upload_id.in_(ids)))
+            return connection.execute(sa.delete(UPLOAD).where(UPLOAD.c.id.in_(ids))).rowcount
 
 
 def _selected(*conditions: sa.ColumnElement[bool]) -> sa.Select[tuple[str, str]]:
