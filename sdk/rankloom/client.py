@@ -559,8 +559,8 @@ class Client:
             parts = [self._part(item, line=line) for item, line in named]
             return self._compose(parts, recipe.weights, known, **options)
         record, lock = read_locked(locked)
-        named = zip(pinned(recipe.refs, lock), recipe.lines, strict=True)
-        parts = [self._part(item, line=line, is_locked=True) for item, line in named]
+        again = zip(pinned(recipe.refs, lock), recipe.lines, strict=True)
+        parts = [self._part(item, line=line, is_locked=True) for item, line in again]
         check_parts(parts, lock)
         composition = self._compose(parts, recipe.weights, known, wanted=record, **options)
         check_lock(composition.lock, lock)
