@@ -248,7 +248,7 @@ def test_a_file_of_one_scale_keeps_its_bytes(tmp_path: Path) -> None:
     assert math.isclose(len(data), sum(value.nbytes for value in half.values()), abs_tol=400)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(st.tuples(st.integers(1, 24), st.integers(1, 64)), min_size=2, max_size=4),
     st.sampled_from([np.float16, np.float32]),

@@ -77,7 +77,7 @@ METADATA = st.dictionaries(
 )
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(
     order=st.permutations(list(ARRAYS)),
     places=st.lists(st.integers(0, 3), min_size=len(ARRAYS), max_size=len(ARRAYS)),

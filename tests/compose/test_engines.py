@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 Q, DOWN = "model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj"
 
 
-@settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     ranks=st.lists(st.integers(1, 40), min_size=1, max_size=3),
     alphas=st.lists(st.integers(1, 64), min_size=3, max_size=3),

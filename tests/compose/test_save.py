@@ -47,9 +47,7 @@ def test_mixed_ranks_disjoint_targets_and_a_negative_weight(tmp_path: Path) -> N
     assert adapter.kinds == ("lora",)
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     ranks=st.lists(st.integers(1, 6), min_size=1, max_size=3),
     alphas=st.lists(st.integers(1, 64), min_size=3, max_size=3),

@@ -40,7 +40,7 @@ def assert_near(found: torch.Tensor, truth: torch.Tensor, *, columns: int, rank:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=st.integers(0, 40),
     columns=st.integers(1, 300),

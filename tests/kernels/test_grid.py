@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rankloom_kernels.grid import bits_for, on_grid
@@ -18,7 +18,6 @@ NUMBERS = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(rank=st.integers(1, 40), data=st.data())
 def test_every_product_is_exact(rank: int, data: st.DataObject) -> None:
     row = data.draw(st.lists(NUMBERS, min_size=rank, max_size=rank))

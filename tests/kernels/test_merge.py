@@ -85,7 +85,7 @@ def test_float64_accumulation_on_request_rounds_bf16_exactly() -> None:
     assert torch.equal(found, merge_reference(weight, terms).to(torch.bfloat16))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=st.integers(1, 40),
     columns=st.integers(1, 40),

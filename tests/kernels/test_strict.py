@@ -22,7 +22,7 @@ def bits(values: torch.Tensor) -> torch.Tensor:
     return values.contiguous().view(BITS[values.itemsize])
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(
     rows=st.integers(0, 80),
     columns=st.integers(0, 80),

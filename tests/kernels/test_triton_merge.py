@@ -71,7 +71,7 @@ def test_bf16_is_the_float64_result_rounded_once(count: int) -> None:
     assert (steps != 0).double().mean() <= 1e-4
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=st.integers(0, 140),
     columns=st.integers(0, 140),

@@ -274,7 +274,7 @@ def test_pico_of_one_adapter_is_that_adapter() -> None:
 # ── Properties of Core Space. ─────────────────────────────────────────────────────────────────
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     shape=st.tuples(st.integers(1, 12), st.integers(1, 12)),
     ranks=st.lists(st.integers(0, 5), min_size=1, max_size=4),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(parts=several())
 def test_gram_is_the_matrix_of_dense_inner_products(parts: list[Factors]) -> None:
     found = gram(parts)
@@ -40,7 +40,7 @@ def test_no_length_is_negative_where_a_delta_cancels_in_itself() -> None:
         assert 0 <= float(gram([nothing])) <= 1e-13 * size([nothing], [1]) ** 2
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(parts=several())
 def test_cores_are_the_deltas_in_other_coordinates(parts: list[Factors]) -> None:
     small = cores(parts)

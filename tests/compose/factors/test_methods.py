@@ -142,7 +142,7 @@ def test_methods_are_their_dense_definitions(
         assert found.rank == sum(part.rank for part in parts)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     parts=several(2),
     weights=st.lists(st.floats(0.05, 4), min_size=4, max_size=4),
@@ -167,7 +167,7 @@ def test_methods_on_any_deltas(parts: list[Factors], weights: list[float], metho
     assert (found - expected).norm() <= 1e-8 * sum(d.norm() for d in deltas) * max(1, *weights)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(parts=several(1), weights=st.lists(numbers, min_size=4, max_size=4))
 def test_exact_sums_take_negative_weights(parts: list[Factors], weights: list[float]) -> None:
     weights = weights[: len(parts)]

@@ -20,7 +20,7 @@ def tail(values: torch.Tensor, rank: int) -> float:
     return float(values[rank:].norm())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     parts=several(),
     weights=st.lists(numbers, min_size=4, max_size=4),

@@ -44,7 +44,7 @@ def mean_cos2(one: torch.Tensor, other: torch.Tensor) -> tuple[float, int]:
     return float(cosines.square().sum()) / least, max(basis.shape[1] for basis in bases)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(factors=several(2), weights=st.lists(numbers, min_size=4, max_size=4))
 def test_lengths_angles_and_cancellation(factors: list[Factors], weights: list[float]) -> None:
     weights = weights[: len(factors)]
@@ -73,7 +73,7 @@ def test_lengths_angles_and_cancellation(factors: list[Factors], weights: list[f
         assert pair.cancellation == pytest.approx(lost, abs=noise)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seeds=st.lists(st.integers(0, 99), min_size=2, max_size=2), ranks=st.tuples(
     st.integers(1, 6), st.integers(1, 6)), shared=st.integers(0, 3))  # fmt: skip
 def test_spaces_and_crosstalk(seeds: list[int], ranks: tuple[int, int], shared: int) -> None:

@@ -231,7 +231,7 @@ def whole_parts(draw: st.DrawFn) -> list[Factors]:
     return [Factors(matrix(out, rank), matrix(rank, into)) for rank in ranks]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     parts=whole_parts(),
     density=st.floats(0.01, 1),
@@ -249,7 +249,7 @@ def test_ties_with_equal_elements(
     assert np.allclose(found.numpy(), truth.values, rtol=3e-7, atol=0)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(parts=whole_parts(), density=st.floats(0.2, 1), gamma=st.floats(0, 0.9))
 def test_breadcrumbs_with_equal_elements(
     parts: list[Factors], density: float, gamma: float

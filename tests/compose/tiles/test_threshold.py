@@ -17,7 +17,7 @@ VALUES = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     values=arrays(np.float32, st.integers(1, 60), elements=VALUES),
     cut=st.integers(0, 60),
