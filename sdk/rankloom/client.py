@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         ResolvedVersion,
         Version,
     )
+    from rankloom.repair import Repaired
     from rankloom.tune.trial import Trial
     from rankloom.tune.tuned import Tuned
     from rankloom.validate import Report
@@ -292,6 +293,39 @@ class Client:
             headers_only=headers_only,
         )
 
+    def repair(
+        self,
+        folder: PathLike,
+        target: PathLike | None,
+        *,
+        against: PathLike | None = None,
+        rank: int | None = None,
+    ) -> Repaired:
+        """Repair what is mechanical in an adapter's folder, exactly, and prove it.
+
+        Keys get their prefix, factors one dtype that holds all their values, numbers that were
+        texts become numbers. Every value is compared, and the result is validated.
+
+        Args:
+            folder: the folder.
+            target: the folder to make; ``None``: repair ``folder`` itself.
+            against: the base; it tells what names mean where that is open.
+            rank: fill the factors up to this rank with zeros, for engines that ask for one.
+
+        Returns:
+            What was repaired, each with its rule.
+
+        Raises:
+            AdapterError: a file is too broken to be read.
+            UnsupportedAdapterError: the factors cannot be brought to ``rank``.
+            ConflictError: ``target`` exists and is not an empty folder.
+        """
+        from rankloom.repair import repair
+
+        model = None if against is None else self._base(against, values=False).model
+        place = None if target is None else Path(target)
+        return repair(Path(folder), place, base=model, rank=rank)
+
     def compose(
         self,
         refs: Sequence[PathLike],
@@ -481,7 +515,8 @@ class Client:
             bounds: lowest and highest weight of the search.
             trials: how many compositions are scored at most; ``None``: 30, or all of a grid.
             seed: of the search.
-            journal: a file that keeps every score; the same call with it goes on where it was.
+            journal: a file that keeps every score; the same call with it goes on where it was,
+                and another search over the same weights takes what is there.
             checkpoints: ``evaluate`` gets the folder of a merged checkpoint, not a model.
             progress: called after each trial.
             parameters: of the method.
@@ -491,7 +526,7 @@ class Client:
 
         Raises:
             EvaluationError: a score is NaN or none; the message names the trial.
-            ConflictError: the journal is of another search, or of another evaluation.
+            ConflictError: the journal is of something else, or of another evaluation.
             RefError: groups, bands, grid or bounds make no sense; or as of :meth:`compose`.
             IncompatibleError: the adapters do not fit each other, or the base.
         """

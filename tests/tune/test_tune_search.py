@@ -154,8 +154,8 @@ def test_a_journal_of_something_else_is_refused(
         sdk.tune(folders, trials=trials, **given)  # type: ignore[arg-type]
 
     run()
-    for other in ({"seed": 1}, {"bounds": (0, 2)}, {"groups": ["mlp"]}, {"rank": 2}):
-        with pytest.raises(ConflictError, match="of another search"):
+    for other in ({"bands": 2}, {"method": "linear"}, {"groups": ["mlp"]}, {"rank": 2}):
+        with pytest.raises(ConflictError, match="of something else"):
             run(**other)
     with pytest.raises(ConflictError, match="the base alone scores"):
         run(4, evaluate=lambda changed: [0.5 * one for one in evaluate(changed)])
@@ -163,6 +163,30 @@ def test_a_journal_of_something_else_is_refused(
     journal.write_bytes(b"".join([lines[0], b"{}\n", *lines[1:]]))
     with pytest.raises(IntegrityError, match="damaged"):
         run()
+
+
+def test_another_search_takes_the_scores_that_are_there(
+    folders: list[Path], model: nn.Module, tmp_path: Path
+) -> None:
+    scored, asked = distance(model, folders, plain), 0
+
+    def evaluate(changed: nn.Module) -> list[float]:
+        nonlocal asked
+        asked += 1
+        return scored(changed)
+
+    def run(grid: list[float]) -> list[object]:
+        tuned = sdk.tune(
+            folders, evaluate=evaluate, model=model, grid=grid, journal=tmp_path / "journal"
+        )
+        return outcome(tuned)
+
+    run([0.5, 1])
+    assert asked == 3 + 4
+    wider = run([0.25, 0.5, 1])
+    assert asked == 7 + 1 + 5  # the base once more, and what is new
+    (tmp_path / "journal").unlink()
+    assert run([0.25, 0.5, 1]) == wider
 
 
 def test_an_evaluation_that_raises_restores_and_keeps_the_journal(

@@ -32,24 +32,34 @@ def _two(text: str) -> tuple[float, float]:
 @click.option("--evaluate", metavar="MODULE:FUNCTION", help="Scores the live model it is given.")
 @click.option("--command", metavar="CMD", help="Scores a checkpoint: CMD PATH prints the score.")
 @click.option(
-    "--held-out", metavar="…", help="The same, on examples that had no part in the search."
+    "--held-out",
+    metavar="MODULE:FUNCTION|CMD",
+    help="The same, on examples that had no part in the search.",
 )
 @click.option(
-    "--load", metavar="MODULE:FUNCTION", help="Loads the base's folder as a model; default: by HF."
+    "--load",
+    metavar="MODULE:FUNCTION",
+    help="Makes a model of the base's folder (default: transformers does).",
 )
 @click.option("--trials", type=int, metavar="N", help="Compositions to score (default: 30).")
 @click.option("--grid", type=options.weight_list, metavar="W1,W2,…", help="Try all of these only.")
 @click.option("--bounds", type=_two, default="0,1.5", show_default=True, metavar="LOW,HIGH")
 @click.option(
-    "--group", "groups", multiple=True, metavar="TEXT", help="A weight for targets so named."
+    "--group",
+    "groups",
+    multiple=True,
+    metavar="TEXT",
+    help="Give targets with TEXT in their name a weight.",
 )
-@click.option("--bands", type=int, default=1, metavar="N", help="A weight for each Nth of layers.")
+@click.option("--bands", type=int, default=1, metavar="N", help="Cut the layers into N bands.")
 @options.method
 @options.rank
 @options.parameters
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the search.")
-@click.option("--journal", type=_FILE, metavar="FILE", help="Keep scores there, and go on with it.")
-@click.option("-o", "--output", "recipe", type=_FILE, metavar="FILE.yaml", help="The recipe found.")
+@click.option("--journal", type=_FILE, metavar="FILE", help="Keep scores there; go on with it.")
+@click.option(
+    "-o", "--output", "recipe", type=_FILE, metavar="FILE.yaml", help="Write the recipe there."
+)
 @click.option("--plot", type=_FILE, metavar="FILE.svg", help="Draw the scores trial by trial.")
 @options.as_json
 def tune(

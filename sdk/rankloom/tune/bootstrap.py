@@ -23,7 +23,9 @@ class Interval:
     high: float
 
     def __str__(self) -> str:
-        return f"{shown(self.mean)} [{shown(self.low)}, {shown(self.high)}]"
+        size = max(map(abs, (self.mean, self.low, self.high)))
+        mean, low, high = (shown(one, size) for one in (self.mean, self.low, self.high))
+        return f"{mean} [{low}, {high}]"
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON value."""
@@ -47,9 +49,15 @@ def interval(values: Sequence[float], *, seed: int = 0) -> Interval:
     return Interval(float(found.mean()), float(low), float(high))
 
 
-def shown(number: float) -> str:
-    """Return a score in as few characters as tell it: four decimals, or four digits."""
-    return f"{number:.4f}" if number == 0 or 1e-2 <= abs(number) < 1e3 else f"{number:.4g}"
+def shown(number: float, size: float | None = None) -> str:
+    """Return a score in as few characters as tell it: four decimals, or four digits.
+
+    Args:
+        number: the score.
+        size: of the largest number that stands beside it.
+    """
+    size = abs(number) if size is None else size
+    return f"{number:.4f}" if size == 0 or 1e-2 <= size < 1e3 else f"{number:.4g}"
 
 
 def of_score(score: Score) -> Interval | None:

@@ -75,7 +75,8 @@ def open_journal(path: Path | None, what: Mapping[str, Any]) -> Iterator[Journal
 
     Args:
         path: the file; ``None``: nothing is kept.
-        what: the lock and everything else that decides what a score belongs to.
+        what: the lock and everything else that decides what a score belongs to. How weights are
+            searched is not in it: a score is one of its weights, whoever asked for them.
 
     Raises:
         ConflictError: it is of something else, or another run is writing to it.
@@ -118,7 +119,7 @@ def _read(stream: IO[bytes], path: Path, what: Mapping[str, Any]) -> dict[Key, t
 def _check(found: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
     for name in sorted(found.keys() | wanted.keys()):
         if found.get(name) != wanted.get(name):
-            message = f"{path} is of another search: {name} is {found.get(name)!r:.80} there,"
+            message = f"{path} is of something else: {name} is {found.get(name)!r:.80} there,"
             message += f" {wanted.get(name)!r:.80} here"
             raise ConflictError(message, hint="name another journal, or remove it")
 

@@ -78,5 +78,8 @@ def write_recipe(
 def _placed(item: str | Path, folder: Path) -> str:
     if isinstance(item, str):
         return item
-    place = os.path.relpath(item.expanduser().resolve(), folder.resolve())
+    found = item.expanduser()
+    # A link keeps its name; only ".." may mean something else behind one.
+    target = found.resolve() if ".." in found.parts else found.absolute()
+    place = os.path.relpath(target, folder.resolve())
     return place if place.startswith(".") else f"./{place}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rankloom.errors import BackendUnavailableError, RefError
 
@@ -150,9 +150,3 @@ class Settings:
             hint = "give fewer levels or groups, more trials, or no grid: then weights are searched"
             raise RefError(message, hint=hint)
         return Grid(self.grid, size), count
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what decides which weights are tried, but for how many."""
-        if self.grid:
-            return {"grid": list(self.grid)}
-        return {"bounds": list(self.bounds), "seed": self.seed}

@@ -67,7 +67,6 @@ def tune(
         "lock": lock.to_json(),
         "base": base and base.model_dump(mode="json", exclude_none=True),
         "space": space.to_json(),
-        **settings.to_json(),
     }
     with open_journal(journal, what) as known:
         run = Run(
