@@ -105,6 +105,9 @@ def kth_largest(count: Count, rank: int, bits: tuple[int, int] = _ALL) -> float:
         count: takes the first bits of a range and the binary logarithm of the width of a bin.
         rank: at least 1 and at most the number of elements.
         bits: where it probably is.
+
+    Raises:
+        ValueError: there are not so many elements.
     """
     low, high = bits
     while True:
@@ -112,6 +115,9 @@ def kth_largest(count: Count, rank: int, bits: tuple[int, int] = _ALL) -> float:
         counts = count(low, shift)
         at_least = counts.bins.flip(0).cumsum(0).flip(0) + counts.above
         if not counts.above < rank <= int(at_least[0]):
+            if (low, high) == _ALL:
+                message = f"{int(at_least[0])} magnitudes were counted, and there is no {rank}-th"
+                raise ValueError(message)
             low, high = _ALL
             continue
         place = int((at_least >= rank).sum()) - 1

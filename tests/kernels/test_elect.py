@@ -18,6 +18,8 @@ from rankloom_kernels import (
     elect_reference,
     thresholds,
 )
+from rankloom_kernels.gpu.count import count
+from rankloom_kernels.gpu.deltas import deltas
 from rankloom_kernels.masks import stream_key
 from rankloom_kernels.separate import delta_rows
 from rankloom_kernels.thresholds import Counts, kth_largest
@@ -159,13 +161,36 @@ def test_counting_finds_what_sorting_does(values: list[float], data: st.DataObje
     high = data.draw(st.integers(low + 1, 1 << 31))
     bits = torch.tensor(values).view(torch.int32).long()
 
-    def count(first: int, shift: int) -> Counts:
+    def counts(first: int, shift: int) -> Counts:
         places = (bits - first) >> shift
         inside = places[(places >= 0) & (places < 1024)]
         return Counts(int((places >= 1024).sum()), torch.bincount(inside, minlength=1024))
 
     expected = sorted(torch.tensor(values).tolist(), reverse=True)[rank - 1]
-    assert kth_largest(count, rank, (low, high)) == expected
+    assert kth_largest(counts, rank, (low, high)) == expected
+
+
+@pytest.mark.parametrize("shift", [0, 10, 13, 21])
+def test_the_kernel_counts_what_lies_where(shift: int) -> None:
+    # Small whole numbers: every way to multiply gives the same magnitudes, many at ends of bins.
+    generator = torch.Generator().manual_seed(shift)
+    b = torch.randint(-3, 4, (70, 3), generator=generator).float()
+    a = torch.randint(-3, 4, (3, 130), generator=generator).float()
+    bits = (b @ a).abs().view(torch.int32).long().flatten()
+    found = deltas([Term(b, a)])
+    for low in bits.unique().tolist():
+        for first in (low, max(0, low - (1024 << shift))):
+            places = (bits - first) >> shift
+            inside = places[(places >= 0) & (places < 1024)]
+            expected = torch.bincount(inside, minlength=1024)
+            counts = count(found, 0, 1024, first, shift)
+            assert torch.equal(counts[:-1], expected)
+            assert int(counts[-1]) == int((places >= 1024).sum())
+
+
+def test_counts_of_too_few_end() -> None:
+    with pytest.raises(ValueError, match="no 5-th"):
+        kth_largest(lambda *_: Counts(0, torch.ones(1024, dtype=torch.int64) * 0), 5)
 
 
 def test_a_delta_of_zeros_and_of_equal_elements() -> None:
