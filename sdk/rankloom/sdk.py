@@ -30,6 +30,7 @@ list = _default.list
 list_bases = _default.list_bases
 pull = _default.pull
 push = _default.push
+repair = _default.repair
 resolve = _default.resolve
 show = _default.show
 show_base = _default.show_base
@@ -51,6 +52,7 @@ __all__ = [
     "list_bases",
     "pull",
     "push",
+    "repair",
     "resolve",
     "show",
     "show_base",

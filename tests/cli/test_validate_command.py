@@ -151,6 +151,27 @@ def test_a_wrong_setting_is_refused_by_its_line(
     assert place_of_error in run("validate", "./zh", code=2).stderr
 
 
+def test_a_fix_goes_to_a_new_folder(run: Run, broken: Path, place: Path) -> None:
+    text = broken.read_text().replace('"lora_alpha": 0', '"lora_alpha": "8"')
+    broken.write_text(text)
+    run("validate", "./qa", code=1)
+    result = run("validate", "./qa", "--fix", "fixed")
+    assert "./qa: CFG005 lora_alpha is 8, it was '8'" in result.stderr
+    assert result.stdout.startswith("./fixed: ok")
+    assert broken.read_text() == text
+    run("validate", "./qa", "--fix", "fixed", code=5)
+    run("validate", "./qa", "./zh", "--fix-in-place", "--pad-rank", "8")
+    found = json.loads((place / "zh/adapter_config.json").read_text())
+    assert (found["r"], found["lora_alpha"]) == (8, 16)
+
+
+def test_a_fix_says_where(run: Run) -> None:
+    run("validate", "./zh", "--fix", "a", "--fix-in-place", code=2)
+    run("validate", "./zh", "--pad-rank", "8", code=2)
+    run("validate", "./zh", "./qa", "--fix", "a", code=2)
+    run("validate", "zh", "--fix", "a", code=2)
+
+
 def test_settings_of_other_tools_are_not_ours(run: Run, place: Path) -> None:
     (place / "pyproject.toml").write_text("[tool.other]\nx = 1\n")
     run("validate", "./zh")

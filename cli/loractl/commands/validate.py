@@ -11,6 +11,7 @@ from loractl.validation.outputs import FORMATS
 from loractl.validation.settings import FAIL_ON, LEVELS, Settings
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
+_FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 def _rules(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
@@ -33,6 +34,11 @@ def _rules(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tup
 @click.option("--fail-on", type=click.Choice(FAIL_ON), help="What ends with 1 (default: error).")
 @click.option("--baseline", type=_FILE, help="Known findings, which do not count.")
 @click.option("--write-baseline", type=_FILE, help="Write all findings there, and end with 0.")
+@click.option(
+    "--fix", "fixed", type=_FOLDER, metavar="DIR", help="Write the adapter there, repaired."
+)
+@click.option("--fix-in-place", is_flag=True, help="Repair the adapters' own folders.")
+@click.option("--pad-rank", type=int, metavar="R", help="With a fix: fill up to rank R with zeros.")
 @click.option("--format", "kind", type=click.Choice(FORMATS), help="What is printed.")
 @click.option(
     "-o",
@@ -48,7 +54,10 @@ def validate(
     kind: str | None,
     files: tuple[str, ...],
     write_baseline: Path | None,
+    fixed: Path | None,
+    pad_rank: int | None,
     *,
+    fix_in_place: bool,
     as_json: bool,
     **given: Any,  # noqa: ANN401 - the settings, each checked by click
 ) -> None:
@@ -61,14 +70,21 @@ def validate(
     loractl validate ./out --against ./base
     loractl validate ./out --select TEN,NUM --output sarif=report.sarif --output junit=report.xml
 
+    --fix repairs what is mechanical and loses nothing (prefixes, dtypes, numbers written as
+    texts), compares every value, and reports on the result.
+
     The table [tool.loractl.validate] of pyproject.toml, or [validate] of loractl.toml, has the same
     options for a whole project; the command line wins.
     """
-    from loractl.validation import baseline, outputs, run, settings
+    from loractl.validation import baseline, fixes, outputs, run, settings
     from rankloom.validate.outcome import Outcome
 
     chosen = Settings(**given).over(settings.find(Path.cwd()))
     planned = outputs.plan("json" if as_json else kind, files)
+    if fixed or fix_in_place or pad_rank:
+        adapters = fixes.apply(
+            adapters, fixed, chosen.against, in_place=fix_in_place, rank=pad_rank
+        )
     policy = run.policy(chosen, with_baseline=write_baseline is None)
     outcome = Outcome.of(run.reports(adapters, chosen), policy)
     if write_baseline:
