@@ -116,9 +116,7 @@ def test_two_processes_agree_and_a_killed_one_goes_on(folders: list[Path], tmp_p
     assert json.loads(json.dumps(outcome(here))) == json.loads(whole.stdout)
 
 
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 1))
 def test_a_journal_cut_anywhere_gives_the_same_result(
     folders: list[Path], model: nn.Module, tmp_path: Path, share: float
