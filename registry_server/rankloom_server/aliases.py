@@ -8,9 +8,10 @@ import sqlalchemy as sa
 
 from rankloom import digest as digests
 from rankloom import ref as refs
-from rankloom.errors import ConflictError, NotFoundError, RefError
+from rankloom.errors import ConflictError, ForbiddenError, NotFoundError, RefError
 from rankloom.registry.wire import AliasMove
-from rankloom_server import audit, catalogue, db
+from rankloom_server import audit, catalogue, db, namespaces
+from rankloom_server.access import Scope
 from rankloom_server.models import ADAPTER, ALIAS, VERSION
 
 if TYPE_CHECKING:
@@ -30,10 +31,12 @@ def set_alias(
 
     Raises:
         ConflictError: it names another version than expected now.
+        ForbiddenError: the alias is protected.
         NotFoundError: there is no such adapter or version.
         RefError: the alias is malformed, or ``latest``.
     """
     _check_movable(alias)
+    _check_protected(connection, actor, adapter, alias)
     adapter_id = _adapter_id(connection, adapter)
     version = catalogue.version(connection, adapter, request.digest)
     if version.purged_at is not None:
@@ -82,6 +85,15 @@ def _check_movable(alias: str) -> None:
         raise RefError(message, hint="choose another alias, or yank the versions to skip")
 
 
+def _check_protected(
+    connection: sa.Connection, actor: Actor, adapter: AdapterName, alias: str
+) -> None:
+    protected = namespaces.get(connection, adapter.namespace).protected_aliases
+    if alias in protected and not actor.may(Scope.ADMIN, adapter.namespace):
+        message = f"alias {alias} is protected in namespace {adapter.namespace}"
+        raise ForbiddenError(message, hint="ask who administers the namespace to move it")
+
+
 def _adapter_id(connection: sa.Connection, adapter: AdapterName) -> int:
     # Locked until the change is made: a version that an alias begins to name is not purged.
     statement = sa.select(ADAPTER.c.id).where(catalogue.is_adapter(adapter)).with_for_update()
@@ -115,10 +127,12 @@ def delete_alias(
 
     Raises:
         ConflictError: it names another version, or none.
+        ForbiddenError: the alias is protected.
         NotFoundError: there is no such adapter.
         RefError: the alias is malformed, or ``latest``.
     """
     _check_movable(alias)
+    _check_protected(connection, actor, adapter, alias)
     adapter_id = _adapter_id(connection, adapter)
     statement = sa.delete(ALIAS).where(
         ALIAS.c.adapter_id == adapter_id,

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from rankloom_server import problems
 from rankloom_server.middleware import BodyLimit, RequestContext
-from rankloom_server.routes import access, adapters, bases, blobs, health, uploads
+from rankloom_server.routes import access, adapters, bases, blobs, health, uploads, versions
 from rankloom_server.wiring import open_service
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     app.add_middleware(BodyLimit)
     app.add_middleware(RequestContext)  # the last one added is the outermost
-    for router in (adapters.router, uploads.router, bases.router, access.router):
+    for router in (adapters.router, uploads.router, bases.router, access.router, versions.router):
         app.include_router(router, prefix=API)
     app.include_router(blobs.router)
     app.include_router(health.router)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from rankloom import digest as digests
 from rankloom.errors import ConflictError, NotFoundError
 from rankloom.fingerprint import Fingerprint
 from rankloom.registry.wire import BaseRecord
@@ -94,6 +95,15 @@ def same_values(connection: sa.Connection, fingerprint: Fingerprint) -> int | No
     )
     found: int | None = connection.execute(statement).scalar()
     return found
+
+
+def levels(connection: sa.Connection, base: str) -> list[str]:
+    """Return the digests by which a base is known: of its record's name, or the digest itself."""
+    if base.startswith("sha256:"):
+        return [digests.parse(base)]
+    fingerprint = get(connection, base).fingerprint
+    exact = [value for value in (fingerprint.exact, fingerprint.bf16) if value]
+    return exact or [fingerprint.struct]
 
 
 def row_id(name: str | None) -> sa.ScalarSelect[int] | None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 MAX_PAGE = 200
 _NO_ADAPTER = "push it first, or search with 'loractl list'"
 
-_VERSION_COLUMNS = (
+VERSION_COLUMNS = (
     ADAPTER.c.namespace,
     ADAPTER.c.name,
     VERSION.c.adapter_id,
@@ -41,10 +41,14 @@ _VERSION_COLUMNS = (
     VERSION.c.facts,
     VERSION.c.yanked,
     VERSION.c.purged_at,
+    VERSION.c.deprecated,
+    VERSION.c.creator,
+    VERSION.c.labels,
+    VERSION.c.metrics,
     VERSION.c.created_at,
     BASE.c.name.label("base"),
 )
-_VERSIONS = VERSION.join(ADAPTER, VERSION.c.adapter_id == ADAPTER.c.id).outerjoin(
+VERSIONS = VERSION.join(ADAPTER, VERSION.c.adapter_id == ADAPTER.c.id).outerjoin(
     BASE, VERSION.c.base_id == BASE.c.id
 )
 # Number of an adapter's newest version that is neither yanked nor purged: the alias ``latest``.
@@ -72,8 +76,8 @@ def resolve(connection: sa.Connection, ref: VersionRef) -> ResolvedVersion:
         NotFoundError: there is no such adapter, version or alias.
     """
     statement = (
-        sa.select(*_VERSION_COLUMNS, VERSION.c.manifest)
-        .select_from(_VERSIONS)
+        sa.select(*VERSION_COLUMNS, VERSION.c.manifest)
+        .select_from(VERSIONS)
         .where(is_adapter(ref.adapter), _names(ref))
     )
     row = connection.execute(statement).mappings().one_or_none()
@@ -81,7 +85,7 @@ def resolve(connection: sa.Connection, ref: VersionRef) -> ResolvedVersion:
         raise _unresolved(connection, ref)
     if row["purged_at"] is not None:
         raise purged(str(ref), row["purged_at"])
-    (version,) = _versions(connection, [row])
+    (version,) = versions(connection, [row])
     return ResolvedVersion(version=version, manifest=Manifest.model_validate_json(row["manifest"]))
 
 
@@ -136,11 +140,11 @@ def version(connection: sa.Connection, adapter: AdapterName, digest: str) -> Ver
 def find_version(connection: sa.Connection, adapter: AdapterName, digest: str) -> Version | None:
     """Return one version by its digest, ``None`` if there is none."""
     statement = (
-        sa.select(*_VERSION_COLUMNS)
-        .select_from(_VERSIONS)
+        sa.select(*VERSION_COLUMNS)
+        .select_from(VERSIONS)
         .where(is_adapter(adapter), VERSION.c.digest == digest)
     )
-    found = _versions(connection, connection.execute(statement).mappings().all())
+    found = versions(connection, connection.execute(statement).mappings().all())
     return found[0] if found else None
 
 
@@ -172,7 +176,7 @@ def list_adapters(
     if after:
         conditions.append(_behind(after))
     statement = (
-        sa.select(ADAPTER.c.card, ADAPTER.c.namespace, ADAPTER.c.name, *_VERSION_COLUMNS[2:])
+        sa.select(ADAPTER.c.card, ADAPTER.c.namespace, ADAPTER.c.name, *VERSION_COLUMNS[2:])
         .select_from(
             ADAPTER.outerjoin(
                 VERSION,
@@ -206,7 +210,7 @@ def _behind(after: str) -> sa.ColumnElement[bool]:
 
 def _records(connection: sa.Connection, rows: Iterable[RowMapping]) -> tuple[AdapterRecord, ...]:
     rows = list(rows)
-    latest = _versions(connection, [row for row in rows if row["number"] is not None])
+    latest = versions(connection, [row for row in rows if row["number"] is not None])
     by_name = {(item.namespace, item.name): item for item in latest}
     return tuple(
         AdapterRecord(
@@ -229,8 +233,8 @@ def show(connection: sa.Connection, adapter: AdapterName) -> AdapterDetail:
     if card is None:
         raise no_adapter(adapter)
     statement = (
-        sa.select(*_VERSION_COLUMNS)
-        .select_from(_VERSIONS)
+        sa.select(*VERSION_COLUMNS)
+        .select_from(VERSIONS)
         .where(is_adapter(adapter))
         .order_by(VERSION.c.number.desc())
     )
@@ -239,7 +243,7 @@ def show(connection: sa.Connection, adapter: AdapterName) -> AdapterDetail:
         namespace=adapter.namespace,
         name=adapter.name,
         card=card,
-        versions=_versions(connection, rows),
+        versions=versions(connection, rows),
     )
 
 
@@ -262,7 +266,8 @@ def file_digest(connection: sa.Connection, adapter: AdapterName, digest: str, pa
     return found
 
 
-def _versions(connection: sa.Connection, rows: Iterable[RowMapping]) -> tuple[Version, ...]:
+def versions(connection: sa.Connection, rows: Iterable[RowMapping]) -> tuple[Version, ...]:
+    """Return versions from rows of :data:`VERSION_COLUMNS`, with their aliases."""
     rows = list(rows)
     wanted = sorted({row["adapter_id"] for row in rows})
     statement = (
@@ -284,6 +289,10 @@ def _versions(connection: sa.Connection, rows: Iterable[RowMapping]) -> tuple[Ve
             created_at=row["created_at"],
             yanked=row["yanked"],
             purged_at=row["purged_at"],
+            deprecated=row["deprecated"],
+            creator=row["creator"],
+            labels=row["labels"],
+            metrics=row["metrics"],
             aliases=tuple(aliases[row["adapter_id"], row["digest"]]),
         )
         for row in rows

@@ -202,11 +202,18 @@ class Collector:
 
     def _forget(self) -> int:
         """Remove the journal of uploads whose lease is long over; return how many."""
+        count = 0
+        while gone := self._forget_some():
+            count += gone
+        return count
+
+    def _forget_some(self) -> int:
         over = sa.select(UPLOAD.c.id).where(UPLOAD.c.lease_until <= self.now - self.grace)
         with db.write(self.engine) as connection:
             # Whoever publishes locks the upload before its blobs: the same order here, and an
             # upload that somebody holds is left to the next pass.
-            ids = connection.scalars(over.with_for_update(skip_locked=True)).all()
+            held = over.limit(_BATCH).with_for_update(skip_locked=True)
+            ids = connection.scalars(held).all()
             connection.execute(sa.delete(UPLOAD_BLOB).where(UPLOAD_BLOB.c.upload_id.in_(ids)))
             return connection.execute(sa.delete(UPLOAD).where(UPLOAD.c.id.in_(ids))).rowcount
 

@@ -24,6 +24,7 @@ SQLModel.metadata.naming_convention = {
 
 # Order and comparison by bytes on both databases, so that pages come in one order everywhere.
 NAME_TYPE = sa.String(96).with_variant(sa.String(96, collation="C"), "postgresql")
+KEY_TYPE = sa.String(255).with_variant(sa.String(255, collation="C"), "postgresql")
 DIGEST_TYPE = sa.String(71)
 # Only a plain INTEGER counts up by itself in SQLite; it holds 64 bits there.
 BIG_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
@@ -94,7 +95,7 @@ class AdapterRow(SQLModel, table=True):
 
 
 class VersionRow(SQLModel, table=True):
-    """One immutable content; only ``yanked`` (the reason) ever changes.
+    """One immutable content, and beside it what is said of it, which may change.
 
     What was purged keeps its row, so that its number is never used again, but has no files.
     """
@@ -118,6 +119,32 @@ class VersionRow(SQLModel, table=True):
     yanked: str | None = Field(default=None, sa_type=sa.Text)
     created_at: datetime = Field(sa_type=UtcDateTime)
     purged_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    creator: str | None = Field(default=None, sa_type=NAME_TYPE)
+    deprecated: str | None = Field(default=None, sa_type=sa.Text)
+    labels: dict[str, Any] = Field(sa_type=sa.JSON, sa_column_kwargs={"server_default": "{}"})
+    metrics: dict[str, Any] = Field(sa_type=sa.JSON, sa_column_kwargs={"server_default": "{}"})
+    rank: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    module_count: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+
+
+class SearchKeyRow(SQLModel, table=True):
+    """Something by which versions are found, e.g. ``module:q_proj``."""
+
+    __tablename__ = "search_key"
+    __table_args__ = (sa.UniqueConstraint("text"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    text: str = Field(sa_type=KEY_TYPE)
+
+
+class SearchEntryRow(SQLModel, table=True):
+    """One version in the list of one key."""
+
+    __tablename__ = "search_entry"
+    __table_args__ = {"sqlite_with_rowid": False}
+
+    key_id: int = Field(foreign_key="search_key.id", primary_key=True)
+    version_id: int = Field(foreign_key="version.id", primary_key=True)
 
 
 class VersionPartRow(SQLModel, table=True):
@@ -257,6 +284,7 @@ class NamespaceRow(SQLModel, table=True):
     keep_versions: int | None = None
     keep_days: int = 30
     purge_yanked_days: int | None = None
+    protected_aliases: list[str] = Field(sa_type=sa.JSON, sa_column_kwargs={"server_default": "[]"})
 
 
 class AuditRow(SQLModel, table=True):
@@ -280,6 +308,8 @@ _TABLES = SQLModel.metadata.tables
 BASE = _TABLES["base"]
 ADAPTER = _TABLES["adapter"]
 VERSION = _TABLES["version"]
+SEARCH_KEY = _TABLES["search_key"]
+SEARCH_ENTRY = _TABLES["search_entry"]
 VERSION_PART = _TABLES["version_part"]
 VERSION_FILE = _TABLES["version_file"]
 ALIAS = _TABLES["alias"]

@@ -36,7 +36,7 @@ def put(
     connection: sa.Connection, actor: Actor, namespace: str, rules: NamespaceRules
 ) -> NamespaceRules:
     """Set the rules of a namespace."""
-    values = rules.model_dump()
+    values = rules.model_dump(mode="json")
     statement = db.insert(connection, NAMESPACE).values(name=namespace, **values)
     connection.execute(
         statement.on_conflict_do_update(index_elements=[NAMESPACE.c.name], set_=values)

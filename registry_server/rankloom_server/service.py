@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 from rankloom.errors import NotFoundError
 from rankloom.registry.wire import NewToken, TokenList
-from rankloom_server import aliases, audit, auth, bases, catalogue, db, namespaces
+from rankloom_server import (
+    aliases,
+    audit,
+    auth,
+    bases,
+    catalogue,
+    db,
+    namespaces,
+    remarks,
+    search,
+)
 from rankloom_server import publish as publishing
 from rankloom_server.access import LOCAL, Grant, Scope
 from rankloom_server.store.local import LocalStore
@@ -27,12 +37,15 @@ if TYPE_CHECKING:
         BaseRecord,
         NamespaceRules,
         Page,
+        Remarks,
         ResolvedVersion,
         TokenRecord,
         TokenRequest,
         Upload,
         UploadRequest,
         Version,
+        VersionPage,
+        VersionQuery,
     )
     from rankloom_server.access import Actor
     from rankloom_server.store.interface import Store
@@ -98,6 +111,19 @@ class Service:
         """Return one adapter with its versions."""
         with db.read(self.engine) as connection:
             return catalogue.show(connection, adapter)
+
+    def search(
+        self, query: VersionQuery, *, limit: int = 50, after: int | None = None
+    ) -> VersionPage:
+        """Return one page of the versions that are searched for, newest first."""
+        readable = self.actor.readable()
+        with db.read(self.engine) as connection:
+            return search.find(connection, query, limit=limit, after=after, readable=readable)
+
+    def remark(self, adapter: AdapterName, version: str, said: Remarks) -> Version:
+        """Say something of a version."""
+        with db.write(self.engine) as connection:
+            return remarks.put(connection, self.actor, adapter, version, said)
 
     def set_alias(self, adapter: AdapterName, alias: str, request: AliasRequest) -> AliasMove:
         """Move an alias by compare-and-set."""

@@ -1,7 +1,6 @@
 """Reading takes a fixed number of statements, however much there is to read."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from rankloom.manifest import FileEntry, Manifest
 from rankloom.ref import AdapterName, VersionRef
 from rankloom_server import bases, catalogue, db
 from rankloom_server.models import ADAPTER, ALIAS, BASE, VERSION, VERSION_FILE
+from statements import counted
 
 NAME = AdapterName("n", "a000")
 FACTS = {"kinds": ["lora"], "ranks": [4], "targets": ["x"], "parameters": 1, "nbytes": 4}
@@ -50,6 +50,8 @@ def _add_version(connection: sa.Connection, adapter_id: int, number: int, base: 
         base_id=row,
         manifest=manifest.canonical().decode(),
         facts=FACTS,
+        labels={},
+        metrics={},
         created_at=now,
     )
     version_id = connection.execute(statement.returning(VERSION.c.id)).scalar_one()
@@ -57,22 +59,6 @@ def _add_version(connection: sa.Connection, adapter_id: int, number: int, base: 
     connection.execute(sa.insert(VERSION_FILE).values(version_id=version_id, **file))
     alias = {"adapter_id": adapter_id, "name": f"alias-{number}", "digest": manifest.digest}
     connection.execute(sa.insert(ALIAS).values(**alias))
-
-
-@contextlib.contextmanager
-def counted(engine: sa.Engine) -> Iterator[list[str]]:
-    """Collect the statements that run."""
-    seen: list[str] = []
-
-    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        if not statement.startswith("BEGIN"):
-            seen.append(statement)
-
-    sa.event.listen(engine, "before_cursor_execute", note)
-    try:
-        yield seen
-    finally:
-        sa.event.remove(engine, "before_cursor_execute", note)
 
 
 READS: dict[str, tuple[int, Callable[[sa.Connection], object]]] = {

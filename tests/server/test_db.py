@@ -16,7 +16,8 @@ from sqlalchemy.exc import IntegrityError
 
 from rankloom import digest as digests
 from rankloom.errors import RegistryError
-from rankloom_server import auth, db, models
+from rankloom.registry.wire import VersionQuery
+from rankloom_server import auth, db, models, search
 from rankloom_server.models import (
     ADAPTER,
     ALIAS,
@@ -68,12 +69,18 @@ def test_every_migration_can_be_taken_back(engine: sa.Engine) -> None:
 def test_what_the_first_schema_held_is_kept_there_and_back(database_url: str) -> None:
     made = db.open_engine(database_url)
     lock = {"schema": 1, "algorithm": "exact/1", "parts": [{"digest": D2, "weight": 1}]}
-    now, manifest = "2026-01-02 03:04:05.000000", json.dumps({"schema": 1, "lock": lock})
+    now = "2026-01-02 03:04:05.000000"
+    file = {"path": "p", "size": 1, "digest": D2}
+    manifest = json.dumps({"schema": 1, "files": [file], "lock": lock})
+    facts = json.dumps(
+        {"kinds": ["lora"], "ranks": [4, 8], "targets": ["x.q_proj.weight"]}
+        | {"parameters": 1, "nbytes": 4}
+    )
     rows = {
         "api_token (name, secret, scopes, created_at)": ("t", D1, "push read", now),
         "adapter (id, namespace, name, card, created_at)": (1, "n", "a", "", now),
         "version (id, adapter_id, number, digest, manifest, facts, created_at)": (
-            (1, 1, 1, D1, manifest, "{}", now)
+            (1, 1, 1, D1, manifest, facts, now)
         ),
         "version_file (version_id, path, size, digest)": (1, "p", 1, D2),
     }
@@ -88,6 +95,8 @@ def test_what_the_first_schema_held_is_kept_there_and_back(database_url: str) ->
     with db.read(made) as connection:
         blobs = connection.execute(sa.select(BLOB.c.namespace, BLOB.c.digest, BLOB.c.state)).all()
         parts = connection.execute(sa.select(VERSION_PART.c.digest)).scalars().all()
+        query = VersionQuery(contains=("q_proj",), within=("q_proj",), rank_min=8, text="a")
+        assert [item.digest for item in search.find(connection, query).items] == [D1]
     assert [tuple(row) for row in blobs] == [("n", D2, "live")]
     assert parts == [D2]
     with db.write(made) as connection:

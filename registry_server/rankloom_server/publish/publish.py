@@ -21,7 +21,7 @@ from rankloom.errors import (
 from rankloom.manifest import Manifest
 from rankloom.recipe.recipe import Lock
 from rankloom.ref import AdapterName
-from rankloom_server import audit, bases, catalogue, db
+from rankloom_server import audit, bases, catalogue, db, remarks, search
 from rankloom_server.access import Actor, Scope
 from rankloom_server.models import ADAPTER, VERSION, VERSION_FILE, VERSION_PART
 from rankloom_server.publish import claims, facts, journal
@@ -95,7 +95,9 @@ def _name(connection: sa.Connection, push: _Push, found: AdapterFacts | None) ->
         if found is None:
             message = f"{push.adapter}@{push.row['digest']} was purged meanwhile"
             raise ConflictError(message, hint="push it again to bring it back")
-        _write_files(connection, _write_version(connection, adapter_id, push, found), push)
+        version_id = _write_version(connection, adapter_id, push, found)
+        _write_files(connection, version_id, push)
+        _enter(connection, version_id, push, found)
     if found is not None:
         claims.note_damage(connection, push.adapter.namespace, push.blobs, damaged=False)
     journal.close(connection, push.row["id"], "published")
@@ -137,10 +139,11 @@ def _lock_adapter(connection: sa.Connection, adapter: AdapterName, card: str | N
     unique = [ADAPTER.c.namespace, ADAPTER.c.name]
     connection.execute(statement.on_conflict_do_nothing(index_elements=unique))
     mine = catalogue.is_adapter(adapter)
-    if card is not None:
-        connection.execute(sa.update(ADAPTER).where(mine).values(card=card))
-    locking = sa.select(ADAPTER.c.id).where(mine).with_for_update()
-    adapter_id: int = connection.execute(locking).scalar_one()
+    locking = sa.select(ADAPTER.c.id, ADAPTER.c.card).where(mine).with_for_update()
+    row = connection.execute(locking).one()
+    adapter_id: int = row.id
+    if card is not None and card != row.card:
+        remarks.set_card(connection, adapter_id, adapter, row.card, card)
     return adapter_id
 
 
@@ -160,6 +163,11 @@ def _write_version(
         manifest=push.row["manifest"],
         facts=found.model_dump(mode="json"),
         created_at=datetime.now(UTC),
+        creator=push.actor.name,
+        labels={},
+        metrics={},
+        rank=max(found.ranks, default=0),
+        module_count=len(search.modules(found)),
     )
     statement = statement.on_conflict_do_update(
         index_elements=[VERSION.c.adapter_id, VERSION.c.digest], set_={"purged_at": None}
@@ -186,6 +194,21 @@ def _write_files(connection: sa.Connection, version_id: int, push: _Push) -> Non
     if parts:
         statement = db.insert(connection, VERSION_PART).on_conflict_do_nothing()
         connection.execute(statement, parts)
+
+
+def _enter(connection: sa.Connection, version_id: int, push: _Push, found: AdapterFacts) -> None:
+    """Let the version be found."""
+    row = connection.execute(
+        sa.select(ADAPTER.c.card, VERSION.c.creator, VERSION.c.labels)
+        .join(VERSION, VERSION.c.adapter_id == ADAPTER.c.id)
+        .where(VERSION.c.id == version_id)
+    ).one()
+    keys = [
+        *search.keys_of_facts(found, push.manifest, row.creator),
+        *search.keys_of_labels(row.labels),
+        *search.keys_of_text(push.adapter.namespace, push.adapter.name, row.card),
+    ]
+    search.add(connection, [version_id], keys)
 
 
 def parts_of(manifest: Manifest) -> list[str]:

@@ -66,6 +66,19 @@ class HttpRegistry:
         """Return one adapter with its versions."""
         return self._send(wire.AdapterDetail, "GET", _path(adapter))
 
+    def search(
+        self, query: wire.VersionQuery, *, limit: int = 50, after: int | None = None
+    ) -> wire.VersionPage:
+        """Return one page of the versions that are searched for, newest first."""
+        params = query.model_dump(exclude_defaults=True, mode="json")
+        params |= {"limit": limit, "after": after}
+        return self._send(wire.VersionPage, "GET", "/versions", params=params)
+
+    def remark(self, adapter: AdapterName, version: str, said: wire.Remarks) -> wire.Version:
+        """Say something of a version."""
+        where = f"{_path(adapter)}/versions/{version}/remarks"
+        return self._send(wire.Version, "PUT", where, said)
+
     def set_alias(
         self, adapter: AdapterName, alias: str, request: wire.AliasRequest
     ) -> wire.AliasMove:

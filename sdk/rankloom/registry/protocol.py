@@ -15,12 +15,15 @@ if TYPE_CHECKING:
         NamespaceRules,
         NewToken,
         Page,
+        Remarks,
         ResolvedVersion,
         TokenList,
         TokenRequest,
         Upload,
         UploadRequest,
         Version,
+        VersionPage,
+        VersionQuery,
     )
 
 
@@ -49,6 +52,14 @@ class Registry(Protocol):
 
     def show(self, adapter: AdapterName) -> AdapterDetail:
         """Return one adapter with all its versions."""
+
+    def search(
+        self, query: VersionQuery, *, limit: int = 50, after: int | None = None
+    ) -> VersionPage:
+        """Return one page of the versions that are searched for, newest first."""
+
+    def remark(self, adapter: AdapterName, version: str, said: Remarks) -> Version:
+        """Say of a version (a digest) what is given, and nothing else any more."""
 
     def set_alias(self, adapter: AdapterName, alias: str, request: AliasRequest) -> AliasMove:
         """Move an alias by compare-and-set."""

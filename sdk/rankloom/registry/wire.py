@@ -5,13 +5,23 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    StringConstraints,
+)
 
 from rankloom import ref
 from rankloom.finding import Severity
 from rankloom.fingerprint import Fingerprint
 from rankloom.manifest import Manifest
 from rankloom.message import Digest, Message, Name
+
+Word = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+LabelValue = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00]+$")]
 
 
 class BaseTensorShape(Message):
@@ -66,6 +76,10 @@ class Version(Message):
     created_at: datetime
     yanked: str | None = None
     purged_at: datetime | None = None
+    deprecated: str | None = None
+    creator: str | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    metrics: dict[str, float] = Field(default_factory=dict)
     aliases: tuple[str, ...] = ()
 
     @property
@@ -155,6 +169,59 @@ class YankRequest(Message):
     reason: str | None = Field(default=None, max_length=1000)
 
 
+class VersionQuery(Message):
+    """What versions are searched for; all that is given must hold.
+
+    Attributes:
+        text: words of the adapter's name, namespace or card, whole and in any case.
+        namespace: only in this one.
+        base: name of a recorded base, or one of its fingerprint's digests.
+        rank_min: least rank; a version's rank is the largest of its targets.
+        rank_max: largest rank.
+        kind: how it stores its change, e.g. ``lora``.
+        contains: modules that it changes, e.g. ``q_proj``.
+        within: it changes no modules but these.
+        labels: ``name=value`` that it carries.
+        creator: name of the token that pushed it.
+        latest: only the version that ``latest`` means.
+        yanked: yanked versions too.
+    """
+
+    text: str = Field(default="", max_length=200)
+    namespace: Name | None = None
+    base: str | None = Field(default=None, max_length=96)
+    rank_min: int | None = Field(default=None, ge=0, le=1 << 30)
+    rank_max: int | None = Field(default=None, ge=0, le=1 << 30)
+    kind: str | None = Field(default=None, max_length=64)
+    contains: tuple[Word, ...] = Field(default=(), max_length=20)
+    within: tuple[Word, ...] = Field(default=(), max_length=50)
+    labels: tuple[Word, ...] = Field(default=(), max_length=20)
+    creator: Name | None = None
+    latest: bool = True
+    yanked: bool = False
+
+
+class VersionPage(Message):
+    """A page of versions, newest first; ``next`` asks for the one after it."""
+
+    items: tuple[Version, ...]
+    next: int | None = None
+
+
+class Remarks(Message):
+    """What is said of a version beside its content; it may change at any time.
+
+    Attributes:
+        deprecated: why it should not be used any more, ``None`` if it may.
+        labels: names and values to search by.
+        metrics: names and numbers, e.g. of an evaluation.
+    """
+
+    deprecated: str | None = Field(default=None, min_length=1, max_length=1000)
+    labels: dict[Name, LabelValue] = Field(default_factory=dict, max_length=64)
+    metrics: dict[Name, FiniteFloat] = Field(default_factory=dict, max_length=256)
+
+
 class TokenRequest(Message):
     """Make a token; ``grants`` are ``read``, ``push``, ``admin``, or e.g. ``push:acme``."""
 
@@ -198,12 +265,14 @@ class NamespaceRules(Message):
         keep_versions: how many versions of an adapter are kept; ``None``: all.
         keep_days: younger versions are kept, however many there are.
         purge_yanked_days: age at which a yanked version is purged; ``None``: never.
+        protected_aliases: only who administers the namespace moves or removes these.
     """
 
     anonymous_read: bool = False
     keep_versions: int | None = Field(default=None, ge=1, le=1_000_000)
     keep_days: int = Field(default=30, ge=0, le=36500)
     purge_yanked_days: int | None = Field(default=None, ge=0, le=36500)
+    protected_aliases: tuple[Name, ...] = ()
 
 
 class AuditEntry(Message):
