@@ -5,6 +5,7 @@ from rankloom_kernels.dora import dora_, dora_reference
 from rankloom_kernels.elect import Election, Keep, elect_merge_, elect_reference
 from rankloom_kernels.lowrank import merge_reference
 from rankloom_kernels.merge import Numerics, merge_, merge_many_
+from rankloom_kernels.quantised import Fp8, Int8, Nf4, Quantised, merge_quantised_
 from rankloom_kernels.terms import Folded, Term, fold
 from rankloom_kernels.thresholds import thresholds
 from rankloom_kernels.workspace import Workspace
@@ -14,8 +15,12 @@ __all__ = [
     "BackendError",
     "Election",
     "Folded",
+    "Fp8",
+    "Int8",
     "Keep",
+    "Nf4",
     "Numerics",
+    "Quantised",
     "Term",
     "Workspace",
     "dora_",
@@ -25,6 +30,7 @@ __all__ = [
     "fold",
     "merge_",
     "merge_many_",
+    "merge_quantised_",
     "merge_reference",
     "thresholds",
 ]

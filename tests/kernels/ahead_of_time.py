@@ -22,7 +22,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from rankloom_kernels.elect import Election, Keep
-from rankloom_kernels.gpu import count, deltas, dora, elect, low_rank, product, strict
+from rankloom_kernels.gpu import count, deltas, dora, elect, low_rank, product, quantised, strict
 from rankloom_kernels.gpu.launch import ELEMENT
 from rankloom_kernels.gpu.tables import Dtypes
 
@@ -48,6 +48,7 @@ def kernels() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any], dict[s
     yield from strict_kernels()
     yield from dora_kernels()
     yield from separate_kernels()
+    yield from quantised_kernels()
 
 
 def low_rank_kernels() -> Iterator[Any]:
@@ -112,6 +113,26 @@ ELECTIONS = {
     "dare": DTYPES | elect.switches(Keep((0.1,), (1,)), Election((1.0,), "none", "total", "none")),
     "dare ties": DTYPES | elect.switches(Keep((0.1,), (1,)), Election((1.0,), "weighted", "count")),
 }
+
+
+def quantised_kernels() -> Iterator[Any]:
+    tables = {"terms": "*i64", "scales": "*fp32", "past": "i32", "height": "i32", "width": "i32"}
+    nf4 = {"codes": "*u8", "scale": "*fp32", "table": "*fp32", "limits": "*fp32"} | tables
+    groups = {"scale": "*fp32", "amax": "*i32", "inverse": "*fp32"} | tables
+    groups |= {"group_rows": "i32", "group_columns": "i32", "largest": "fp32"}
+    for factor in (BF16, F32):
+        for rank in (16, 128):
+            for aligned in (True, False):
+                cut = quantised.cut_for(factor, rank, aligned=aligned)
+                constants, options = quantised.compiled_for(factor, cut, aligned=aligned)
+                what = f"{factor} rank {rank} aligned {aligned}"
+                yield f"nf4 {what}", quantised.nf4_kernel, nf4, constants, options
+                for kind, is_float in (("*i8", False), ("*u8", True)):
+                    types = {"codes": kind} | groups
+                    for writes in (True, False):
+                        every = {"WRITES": writes, "IS_FLOAT": is_float} | constants
+                        name = f"groups {kind} writes {writes} {what}"
+                        yield name, quantised.groups_kernel, types, every, options
 
 
 def compiled(
