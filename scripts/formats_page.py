@@ -76,9 +76,8 @@ Whether a module keeps its weight as (out, in), or as (in, out) like transformer
 known of transformers' models. Without their `config.json` the headers tell: a `Conv1D` always has
 a bias, as long as its output. A square weight with a bias is read as a linear layer's, unless
 another module of the base, or the adapter's `fan_in_fan_out`, speaks of `Conv1D`, or the adapter
-leaves it open (HiRA): then it is refused. No header tells one case: a model that is not of
-transformers, all of whose `Conv1D` are square, and an adapter that changes them and, last, a
-linear layer. Give such a model a live apply, which asks the modules themselves.
+leaves it open (HiRA): then it is refused. Where nothing at all tells, `apply` says which weights
+it took as a linear layer's (`BASE008`); a live apply asks the modules themselves.
 
 ## The manifest
 `rankloom.json` beside the files holds schema, files (path, size, digest), the fingerprint of the

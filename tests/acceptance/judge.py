@@ -171,10 +171,12 @@ class Applied:
     Attributes:
         code: exit code.
         error: what it said if it was not 0.
+        output: all that it printed.
     """
 
     code: int
     error: str
+    output: str
 
     @property
     def rule(self) -> str:
@@ -193,7 +195,7 @@ def apply(adapters: Sequence[Path], base: Path, out: Path, weights: str = "") ->
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     _, _, error = result.output.partition("error: ")
-    return Applied(result.exit_code, error.replace(f"{adapters[0]}: ", ""))
+    return Applied(result.exit_code, error.replace(f"{adapters[0]}: ", ""), result.output)
 
 
 def load(base: str, folder: Path) -> nn.Module:

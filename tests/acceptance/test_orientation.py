@@ -46,6 +46,7 @@ def test_a_square_layer(
         assert "nothing tells" in applied.error
         return
     assert applied.code == 0, applied.error
+    assert "BASE008 mix.weight" in applied.output
     save_model(model.double().merge_and_unload(), tmp_path / "merged")
     before, exact = (read_checkpoint(tmp_path / name) for name in ("base", "merged"))
     check(read_checkpoint(tmp_path / "out"), exact, before)

@@ -15,7 +15,7 @@ from folders import base, tensor
 from rankloom.adapter.change import LowRank, Target
 from rankloom.base import reader
 from rankloom.base.locate import locate, nearest
-from rankloom.base.orientation import CONV1D_MODELS, CONV1D_MODULES
+from rankloom.base.orientation import CONV1D_MODELS, CONV1D_MODULES, is_assumed
 from rankloom.errors import BaseError
 from rankloom.tensorfile.header import TensorEntry
 
@@ -204,6 +204,13 @@ def test_a_square_weight_is_that_of_a_linear_layer_if_nothing_else_is_said(
     found = layers(tmp_path, config, mix=(4, 4, 4), head=(2, 4, 2), norm=(4, 4), bare=(2, 3))
     (place,) = locate(found, target("mix"))
     assert not place.transposed
+    assert [name for name in sorted(found.tensors) if is_assumed(found, name)] == ["mix.weight"]
+
+
+def test_nothing_is_assumed_where_a_model_or_modules_of_the_name_tell(tmp_path: Path) -> None:
+    for folder, config in (("1", {"model_type": "unheard_of"}), ("2", {"model_type": "llama"})):
+        found = square_gpt(tmp_path / folder, transposed=True, **config)
+        assert not any(is_assumed(found, name) for name in found.tensors)
 
 
 @pytest.mark.parametrize("config", UNKNOWN)

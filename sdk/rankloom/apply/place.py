@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from rankloom.adapter.change import Computed, Replacement
+from rankloom.adapter.change import Computed, Replacement, Rows
 from rankloom.apply.config_edits import config_edits
 from rankloom.apply.heads import new_heads
 from rankloom.apply.placed import Contribution, Located, Placed, Placement
@@ -14,10 +15,11 @@ from rankloom.apply.resize import check_vocabulary, is_resized, resized
 from rankloom.apply.untie import own_tensors, settle
 from rankloom.base import tying
 from rankloom.base.locate import locate, nearest
+from rankloom.base.orientation import is_assumed
 from rankloom.base.pieces import local_shape, parameter_shape
 from rankloom.change.dtypes import FLOATS, INTEGERS
 from rankloom.change.formula import Sum
-from rankloom.errors import IncompatibleError
+from rankloom.errors import IncompatibleError, RankloomWarning
 from rankloom.finding import Finding
 from rankloom.recipe.meeting import clash
 from rankloom.tensorfile.index import sizes, spans, swapped
@@ -61,7 +63,24 @@ def place(base: Base, changes: Sequence[TargetChange]) -> Placement:
     findings += [lost_target(str(base.path), name, nearest(base, name)) for name in lost]
     findings += check_vocabulary(base, tensors)
     raise_for(findings)
+    _tell_assumed(base, rest)
     return Placement(tuple(tensors.values()), config_edits(base, tensors, untied=bool(untied)))
+
+
+def _tell_assumed(base: Base, located: Iterable[Located]) -> None:
+    """Say which matrices are taken as stored like torch's, where nothing in the base says it."""
+    names = {
+        piece.entry.name
+        for item in located
+        if not all(isinstance(term.change, Replacement | Rows) for term in item.formula.terms)
+        for piece in item.pieces
+        if piece.entry.name in base.tensors and is_assumed(base, piece.entry.name)
+    }
+    if names:
+        count = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        message = f"BASE008 {min(names)}{count}: square, and no config.json says how it is stored"
+        message += "; taken as (out, in), as torch.nn.Linear is"
+        warnings.warn(RankloomWarning(message), stacklevel=4)
 
 
 def raise_for(findings: Sequence[Finding]) -> None:

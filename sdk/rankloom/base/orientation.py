@@ -42,12 +42,9 @@ def is_transposed(base: Base, target: Target, matrix: View) -> bool:
     Raises:
         BaseError: the weight is square, and the base or the adapter knows ``Conv1D``.
     """
-    types = set(model_types(base.config))
     is_named = _is_named(target.module)
-    if types & CONV1D_MODELS:
-        return is_named
-    if types and all(map(naming.is_known, types)):
-        return False
+    if (known := _by_model(base, is_named=is_named)) is not None:
+        return known
     entry = matrix.blocks[0].entry
     if len(matrix.blocks) > 1 or _bias(base, entry.name) is None:
         return False
@@ -57,13 +54,40 @@ def is_transposed(base: Base, target: Target, matrix: View) -> bool:
     return _is_square_transposed(base, target, entry.name)
 
 
+def is_assumed(base: Base, name: str) -> bool:
+    """Tell whether nothing shows how a matrix is stored, so that it is taken as (out, in).
+
+    Args:
+        base: the base.
+        name: the matrix, as stored.
+    """
+    entry = base.tensors[name]
+    module = name.removesuffix(_WEIGHT)
+    if _by_model(base, is_named=_is_named(module)) is not None or _bias(base, name) is None:
+        return False
+    return len(entry.shape) == 2 and _says(base, entry) is None and not _votes(base, module)
+
+
+def _by_model(base: Base, *, is_named: bool) -> bool | None:
+    """Tell what transformers' models say; ``None``: it is none of them."""
+    types = set(model_types(base.config))
+    if types & CONV1D_MODELS:
+        return is_named
+    return False if types and all(map(naming.is_known, types)) else None
+
+
+def _votes(base: Base, module: str) -> set[bool]:
+    """Return what the shapes of modules of the same kind say, where names tell the kind."""
+    said = base.transposed.items() if _is_named(module) else ()
+    return {turned for other, turned in said if _is_named(other)}
+
+
 def _is_square_transposed(base: Base, target: Target, name: str) -> bool:
-    said = base.transposed
     if _is_named(target.module):
-        votes = {turned for module, turned in said.items() if _is_named(module)}
+        votes = _votes(base, target.module)
         if len(votes) == 1:
             return votes.pop()
-    elif not target.fan_in_fan_out and True not in said.values():
+    elif not target.fan_in_fan_out and True not in base.transposed.values():
         return False
     message = f"{name}: nothing tells whether it is stored as (out, in) or as (in, out)"
     hint = "put the config.json of its transformers model beside it, or merge with PEFT"
