@@ -48,6 +48,15 @@ def byte_count(text: str) -> int:
     return max(1, int(float(found[1]) * unit))
 
 
+def plain_pair(text: str) -> tuple[str, str]:
+    """Return name and value as text, e.g. of ``task=qa`` or, to remove it, ``task=``."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        message = f"{text!r} is no name=value"
+        raise click.BadParameter(message)
+    return name, value
+
+
 def pair(text: str) -> tuple[str, Any]:
     """Return name and value, e.g. of ``density=0.5`` or ``sign_election=unweighted``."""
     name, equals, value = text.partition("=")

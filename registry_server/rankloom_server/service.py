@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from rankloom.ref import AdapterName, VersionRef
-    from rankloom.registry.protocol import Registry
     from rankloom.registry.wire import (
         AdapterDetail,
         AliasMove,
@@ -203,7 +202,7 @@ class Service:
         self.engine.dispose()
 
 
-def open_embedded(data_dir: Path) -> Registry:
+def open_embedded(data_dir: Path) -> Service:
     """Open the registry in a folder, and make it on first use; a server may have it open too.
 
     URLs that it gives out are ``file://`` URLs of the folder.

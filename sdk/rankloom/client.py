@@ -6,7 +6,7 @@ import tempfile
 import threading
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from rankloom import bases, config, ref
 from rankloom.errors import ConflictError, NotFoundError, RankloomWarning, RefError
@@ -15,7 +15,7 @@ from rankloom.registry.cache import Cache
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from torch import nn
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     Progress = Callable[[int, int], None]
     PathLike = str | os.PathLike[str]
+    T = TypeVar("T")
 
 
 class Client:
@@ -175,7 +176,7 @@ class Client:
         A yanked version is still resolved by its number or digest; a warning gives the reason.
         """
         resolved = self._resolve(name)
-        _warn_yanked(name, resolved)
+        _warn_withdrawn(name, resolved)
         return resolved
 
     def _resolve(self, name: str) -> ResolvedVersion:
@@ -197,6 +198,73 @@ class Client:
             page = self.registry.list_adapters(namespace=namespace, query=query, after=after)
             yield from page.items
             after = page.next
+
+    def search(self, text: str = "", **query: object) -> Iterator[Version]:
+        """Yield the versions that are searched for, newest first.
+
+        Args:
+            text: words of the adapter's name, namespace or card, whole and in any case.
+            query: what else must hold; the fields of
+                :class:`rankloom.registry.wire.VersionQuery`, e.g. ``base="llama"``,
+                ``rank_max=16``, ``contains=["q_proj"]``, ``labels=["task=qa"]``.
+
+        Raises:
+            NotFoundError: there is no such base.
+            RefError: the query is malformed.
+        """
+        from pydantic import ValidationError
+
+        from rankloom.registry.wire import VersionQuery
+
+        try:
+            wanted = VersionQuery.model_validate({"text": text, **query})
+        except ValidationError as error:
+            found = error.errors()[0]
+            message = f"this cannot be searched for: {found['loc'][0]}: {found['msg']}"
+            raise RefError(message, hint="'loractl search --help' lists what can") from error
+        after: int | None = None
+        while True:
+            page = self.registry.search(wanted, after=after)
+            yield from page.items
+            after = page.next
+            if after is None:
+                return
+
+    def remark(
+        self,
+        name: str,
+        *,
+        labels: Mapping[str, str | None] | None = None,
+        metrics: Mapping[str, float | None] | None = None,
+        deprecated: str | None = None,
+    ) -> Version:
+        """Say something of the version that a ref names; what is not named stays as it is.
+
+        Args:
+            name: a ref to a version.
+            labels: names and values to search by; a value of ``None`` removes the label.
+            metrics: names and numbers, e.g. of an evaluation; ``None`` removes one.
+            deprecated: why it should not be used any more; an empty text takes that back.
+
+        Raises:
+            RefError: a name or value is malformed.
+        """
+        from pydantic import ValidationError
+
+        from rankloom.registry.wire import Remarks
+
+        version = self.resolve(name).version
+        try:
+            said = Remarks(
+                labels=_changed(version.labels, labels),
+                metrics=_changed(version.metrics, metrics),
+                deprecated=(version.deprecated if deprecated is None else deprecated) or None,
+            )
+        except ValidationError as error:
+            found = error.errors()[0]
+            message = f"this cannot be said of {name}: {found['loc'][-1]}: {found['msg']}"
+            raise RefError(message, hint="names are as those of adapters") from error
+        return self.registry.remark(version.adapter, version.digest, said)
 
     def show(self, name: str) -> AdapterDetail:
         """Return an adapter with all its versions, newest first."""
@@ -264,6 +332,7 @@ class Client:
         adapter: PathLike,
         *,
         against: PathLike | None = None,
+        engines: Sequence[str] = (),
         headers_only: bool = False,
         progress: Progress | None = None,
     ) -> Report:
@@ -272,6 +341,8 @@ class Client:
         Args:
             adapter: a ref or a folder; a folder needs no registry.
             against: a base's folder, or the name of a base in the registry.
+            engines: serving engines that must serve what was trained, as ``"vllm==0.33"`` or
+                ``"vllm,max_lora_rank=64"``; ``report.engines`` holds what each would do.
             headers_only: do not read the adapter's values nor the base's; the report says so.
             progress: called with (bytes hashed, bytes in all) while the base is fingerprinted.
 
@@ -283,13 +354,14 @@ class Client:
         where = ref.parse(adapter)
         folder = where if isinstance(where, Path) else self.pull(str(adapter))
         if against is None:
-            return validate(folder, headers_only=headers_only)
+            return validate(folder, engines=engines, headers_only=headers_only)
         known = self._base(against, values=not headers_only, progress=progress)
         return validate(
             folder,
             known.model,
             found=known.fingerprint,
             leaves=bases.apart(lambda: self.registry, self.settings, folder, known),
+            engines=engines,
             headers_only=headers_only,
         )
 
@@ -644,7 +716,7 @@ class Client:
             manifest = pack(adapter)
             return Part(adapter, manifest.digest, str(item), manifest.base, line)
         resolved = self._resolve(str(item))
-        (_warn_yanked if is_locked else _refuse_yanked)(str(item), resolved)
+        (_warn_withdrawn if is_locked else _refuse_yanked)(str(item), resolved)
         adapter = read(self._pull(resolved, None, None))
         return Part(adapter, resolved.version.digest, str(item), resolved.manifest.base, line)
 
@@ -660,6 +732,11 @@ class Client:
         return self.registry.yank(version.adapter, version.digest, reason)
 
 
+def _changed(before: dict[str, T], change: Mapping[str, T | None] | None) -> dict[str, T]:
+    after = {**before, **(change or {})}
+    return {name: value for name, value in after.items() if value is not None}
+
+
 def _open(settings: config.Settings) -> Registry:
     if settings.url is None:
         from rankloom.registry.embedded import open_registry
@@ -670,7 +747,10 @@ def _open(settings: config.Settings) -> Registry:
     return HttpRegistry(settings.url, settings.token)
 
 
-def _warn_yanked(name: str, resolved: ResolvedVersion) -> None:
+def _warn_withdrawn(name: str, resolved: ResolvedVersion) -> None:
+    if resolved.version.deprecated is not None:
+        message = f"{name} is deprecated: {resolved.version.deprecated}"
+        warnings.warn(RankloomWarning(message), stacklevel=3)
     if resolved.version.yanked is not None:
         reason = resolved.version.yanked or "no reason given"
         warnings.warn(RankloomWarning(f"{name} was yanked: {reason}"), stacklevel=3)

@@ -30,8 +30,10 @@ list = _default.list
 list_bases = _default.list_bases
 pull = _default.pull
 push = _default.push
+remark = _default.remark
 repair = _default.repair
 resolve = _default.resolve
+search = _default.search
 show = _default.show
 show_base = _default.show_base
 tune = _default.tune
@@ -52,8 +54,10 @@ __all__ = [
     "list_bases",
     "pull",
     "push",
+    "remark",
     "repair",
     "resolve",
+    "search",
     "show",
     "show_base",
     "tune",

@@ -23,6 +23,9 @@ def test_rules_that_are_not_named_stay(run: Run) -> None:
     rules = answer(run("namespace", "show", "acme", "--json"))
     assert (rules["keep_versions"], rules["keep_days"], rules["anonymous_read"]) == (3, 0, True)
     assert answer(run("namespace", "set", "acme", "--keep-all", "--json"))["keep_versions"] is None
+    run("namespace", "set", "acme", "--protect", "prod", "--protect", "stable")
+    rules = answer(run("namespace", "set", "acme", "--unprotect", "stable", "--json"))
+    assert rules["protected_aliases"] == ["prod"]
     run("namespace", "show", "A", code=2)
 
 

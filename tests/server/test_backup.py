@@ -49,9 +49,7 @@ def rows(engine: sa.Engine) -> dict[str, list[tuple[object, ...]]]:
 
 
 def opened(folder: Path) -> Service:
-    made = open_embedded(folder)
-    assert isinstance(made, Service)
-    return made
+    return open_embedded(folder)
 
 
 def fill(service: Service, folders: list[Path]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -125,18 +125,34 @@ def _print(name: str, rules: NamespaceRules, *, as_json: bool) -> None:
 @click.option("--keep-versions", type=_count(1), help="How many versions of an adapter are kept.")
 @click.option("--keep-days", type=_count(0), help="Younger versions are kept in any case.")
 @click.option("--purge-yanked-days", type=_count(0), help="When a yanked version is purged.")
+@click.option("--protect", multiple=True, metavar="ALIAS", help="Only admins move this alias.")
+@click.option("--unprotect", multiple=True, metavar="ALIAS", help="Pushers move it too.")
 @click.option("--keep-all", is_flag=True, help="Purge nothing any more.")
 @options.as_json
-def set_rules(name: str, *, keep_all: bool, as_json: bool, **given: int | None) -> None:
+def set_rules(
+    name: str,
+    *,
+    protect: tuple[str, ...],
+    unprotect: tuple[str, ...],
+    keep_all: bool,
+    as_json: bool,
+    **given: int | None,
+) -> None:
     """Set rules of a namespace; those that are not named stay as they are."""
     from rankloom import ref
     from rankloom.sdk import Client
 
     off = {"keep_versions", "purge_yanked_days"} if keep_all else set()
-    changed = {rule: value for rule, value in given.items() if value is not None or rule in off}
+    changed: dict[str, Any] = {
+        rule: value for rule, value in given.items() if value is not None or rule in off
+    }
     known = ref.check_name(name, "namespace")
     with Client() as client:
         before = client.registry.namespace_rules(known)
+        aliases = ({*before.protected_aliases} | {*protect}) - {*unprotect}
+        changed["protected_aliases"] = tuple(
+            ref.check_name(one, "alias") for one in sorted(aliases)
+        )
         rules = client.registry.set_namespace_rules(known, before.model_copy(update=changed))
     _print(name, rules, as_json=as_json)
 
