@@ -10,14 +10,16 @@ from rankloom.message import Digest, Message
 class Level(StrEnum):
     """How strongly two bases agree, strongest first.
 
-    ``SUBSET`` is said by the validation of an adapter only: its base has a vocabulary of another
-    size, and the adapter changes nothing of the vocabulary; all other tensors agree.
+    The last two are no sameness and are said by the validation of an adapter only. ``SUBSET``: the
+    vocabulary has another size, the adapter changes nothing of it, all other tensors agree.
+    ``DERIVED``: the base is a quantised copy; whatever it keeps as floats agrees.
     """
 
     EXACT = "exact"
     BF16 = "bf16"
     STRUCT = "struct"
     SUBSET = "compatible-subset"
+    DERIVED = "derived-from"
 
 
 class Fingerprint(Message):

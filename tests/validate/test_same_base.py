@@ -36,9 +36,15 @@ def write(folder: Path, arrays: dict[str, Any], **fields: object) -> Path:
     return base(folder, {name: tensor(values) for name, values in arrays.items()}, **fields)
 
 
-def made_for(client: Client, place: Path, arrays: dict[str, Any], shapes: Shapes = SHAPES) -> Path:
+def made_for(
+    client: Client,
+    place: Path,
+    arrays: dict[str, Any],
+    shapes: Shapes = SHAPES,
+    **fields: object,
+) -> Path:
     """Return an adapter's folder whose record names a base."""
-    write(place / "trained-on", arrays)
+    write(place / "trained-on", arrays, **fields)
     identity = client.fingerprint(place / "trained-on")
     leaves = sorted({name.rpartition(".")[2] for name in shapes})
     folder = adapter(place / "adapter", factors(shapes), target_modules=leaves)
@@ -117,3 +123,42 @@ def test_a_snapshot_of_the_hub_says_where_it_is_from(client: Client, tmp_path: P
     assert record.source == f"acme/tiny-1b@{commit}"
     folder = adapter(tmp_path / "a", base_model_name_or_path="acme/tiny-1b")
     assert client.push(folder, "zh").base == "tiny"
+
+
+# Values that bfloat16 and float16 both hold.
+COARSE = {name: np.round(values * 4).astype(np.float32) / 4 for name, values in ARRAYS.items()}
+
+
+def quantised_copy(place: Path, kept: dict[str, Any]) -> Path:
+    """Write the base with its layers in codes, but for some, and the embedding in float16."""
+    codes = {
+        name.removesuffix("weight") + "qweight": tensor(np.zeros((2, 2), np.int8))
+        for name in ARRAYS
+        if name not in {EMBEDDING, *kept}
+    }
+    floats = {EMBEDDING: COARSE[EMBEDDING].astype(np.float16), **kept}
+    content = codes | {name: tensor(values) for name, values in floats.items()}
+    method = {"quant_method": "gptq", "bits": 4}
+    return base(place, content, hidden_size=8, quantization_config=method)
+
+
+@pytest.mark.parametrize(
+    ("kept", "level"),
+    [
+        ({}, Level.DERIVED),
+        ({Q: COARSE[Q]}, Level.DERIVED),
+        ({Q: COARSE[Q] + 1}, None),
+        ({EMBEDDING: COARSE[EMBEDDING] + 1}, None),
+    ],
+    ids=["copy", "one-layer-kept", "one-layer-changed", "another-embedding"],
+)
+def test_a_quantised_copy_is_known_by_what_it_keeps(
+    kept: dict[str, Any], level: Level | None, client: Client, tmp_path: Path
+) -> None:
+    folder = made_for(client, tmp_path, COARSE, hidden_size=8)
+    report = client.validate(folder, against=quantised_copy(tmp_path / "copy", kept))
+    assert report.level is level
+    (found,) = [item for item in report.findings if item.rule == "BASE003"]
+    assert found.severity is (Severity.WARNING if level else Severity.ERROR)
+    assert ("gptq" in found.message) is bool(level)
+    assert "BASE006" in {item.rule for item in report.errors}  # adding to codes is refused

@@ -48,7 +48,7 @@ def _facts(report: Report) -> Iterator[str]:
             yield f"{count} {severity}{'s' if count > 1 else ''}"
     yield f"{len(report.checked)} rules checked"
     if report.level:
-        yield f"same base at level {report.level}"
+        yield f"base {report.level}"
 
 
 def _group(severity: Severity, findings: tuple[Finding, ...]) -> Iterator[str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rankloom.errors import IncompatibleError
 from rankloom.finding import Finding
+from rankloom.tensorfile.entries import FLOATS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -50,6 +51,19 @@ def check(base: Base, name: str) -> None:
     for mark in _marks(name) if base.marks else ():
         if mark in base.marks:
             raise _refused(base, name, mark)
+
+
+def in_codes(base: Base, name: str) -> bool:
+    """Tell whether a parameter is kept quantised: in codes beside it, or in a dtype of codes.
+
+    Args:
+        base: the base.
+        name: its name on disk, whether it is stored or not.
+    """
+    entry = base.tensors.get(name)
+    if entry is not None and entry.dtype not in FLOATS:
+        return True
+    return any(mark in base.marks for mark in _marks(name))
 
 
 def _marks(name: str) -> Iterator[str]:

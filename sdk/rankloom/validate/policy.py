@@ -21,7 +21,7 @@ CLEAN, FOUND, OPEN = 0, 1, 3
 """What ``loractl validate`` ends with; 2 is wrong usage."""
 
 _WEIGHTS = (Severity.INFO, Severity.WARNING, Severity.ERROR)
-_STRENGTHS = (Level.SUBSET, Level.STRUCT, Level.BF16, Level.EXACT)
+_STRENGTHS = (Level.DERIVED, Level.SUBSET, Level.STRUCT, Level.BF16, Level.EXACT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,9 +134,9 @@ def validate(
     placed = _fit(run, adapter, base)
     run.check("BASE001", content.base_named(adapter) if not (expected or found) else ())
     wanted = expected or adapter.base
-    if wanted and found and leaves and same_base.is_subset(wanted, found, placed, *leaves):
-        run.level = Level.SUBSET
-        run.check("BASE003", same_base.resized(*leaves))
+    if related := same_base.related(wanted, found, placed, base, leaves):
+        run.level, findings = related
+        run.check("BASE003", findings)
     else:
         _identity(run, wanted, found)
     return run.report(adapter.path)
