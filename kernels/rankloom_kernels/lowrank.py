@@ -77,7 +77,8 @@ def merge_(
         message = f"weight {tuple(weight.shape)}, out {tuple(out.shape)}, delta {delta.shape}"
         raise ValueError(message)
     workspace = workspace or Workspace()
-    height = workspace.rows(weight.shape[1], delta.dtype)
+    # Products of bfloat16 matrices need no accumulator beside the output.
+    height = workspace.rows(weight.shape[1], out.dtype if delta.narrow else delta.dtype)
     with _full_precision():
         for start in range(0, weight.shape[0], height):
             stop = min(start + height, weight.shape[0])

@@ -2,9 +2,9 @@
 
 A processor with such instructions multiplies bfloat16 numbers exactly and sums in float32, four
 times faster than it multiplies float32 numbers. A float32 number is a bfloat16 number and a rest
-of at most 2⁻⁹ of it, itself nearly a bfloat16 number, so that
+of at most 2⁻⁸ of it, itself nearly a bfloat16 number, so that
 
-    b·a = b₁·a₁ + b₁·a₂ + b₂·a₁ + what is below 2⁻¹⁶ of it,
+    b·a = b₁·a₁ + b₁·a₂ + b₂·a₁ + some 2⁻¹⁶ of it,
 
 three products that are one of three times the rank. Factors that are bfloat16 numbers already have
 no rest.
@@ -12,6 +12,7 @@ no rest.
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
 
 _BF16 = torch.bfloat16
 
-_ERROR = 3 * 2.0**-18
-"""What three products leave out, as a share of ‖bᵢ‖·‖aⱼ‖ at most: b₂·a₂ and the rests of rests."""
+_SMALLEST = 2.0**-126
 
 _LARGEST = 2.0**40
 """Factors beyond this are left to float32: the products take numbers below 2⁻¹²⁶ for 0, which is
@@ -76,12 +76,12 @@ def narrow(terms: Sequence[Term]) -> Narrow | None:
     b, a = torch.cat(scaled, dim=1), torch.cat([term.a for term in terms], dim=0)
     if max(_largest(b) * max(1.0, abs(scale)), _largest(a)) > _LARGEST:
         return None
-    [b1, *b2], [a1, *a2] = _parts(b), _parts(a)
+    left, right = _split(b, 1), _split(a, 0)
     return Narrow(
-        torch.cat([b1, *[b1] * len(a2), *b2], dim=1),
-        torch.cat([a1, *a2, *[a1] * len(b2)], dim=0),
+        torch.cat([left.first, *[left.first] * len(right.rest), *left.rest], dim=1),
+        torch.cat([right.first, *right.rest, *[right.first] * len(left.rest)], dim=0),
         scale,
-        _ERROR if a2 or b2 else 0.0,
+        left.share * right.share + left.lost + right.lost,
     )
 
 
@@ -96,11 +96,33 @@ def _largest(values: torch.Tensor) -> float:
     return max(-float(low), float(high))
 
 
-def _parts(values: torch.Tensor) -> list[torch.Tensor]:
-    """Return bfloat16 matrices whose sum is ``values`` but for 2⁻¹⁸ of it; one, if it is exact."""
+class _Split(NamedTuple):
+    """A matrix as bfloat16 numbers.
+
+    Attributes:
+        first: the nearest ones.
+        rest: the nearest of what is left; none, if nothing is.
+        share: length of what is left of a row or column, as a share of its length at most.
+        lost: the same of what is left after ``rest``.
+    """
+
+    first: torch.Tensor
+    rest: tuple[torch.Tensor, ...] = ()
+    share: float = 0.0
+    lost: float = 0.0
+
+
+def _split(values: torch.Tensor, dim: int) -> _Split:
     first = values.to(_BF16)
-    rest = (values - first).to(_BF16)
-    return [first, rest] if _largest(rest) else [first]
+    left = values - first
+    if not _largest(left):
+        return _Split(first)
+    rest = left.to(_BF16)
+    size = values.square().sum(dim).clamp_(min=_SMALLEST)
+    share, lost = (
+        math.sqrt(float((part.square().sum(dim) / size).max())) for part in (left, left - rest)
+    )
+    return _Split(first, (rest,), share, lost)
 
 
 def suits(weight: torch.Tensor, out: torch.Tensor, delta: Folded) -> bool:
