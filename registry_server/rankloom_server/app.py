@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from rankloom_server import problems
+from rankloom_server.metrics import Metrics
 from rankloom_server.middleware import BodyLimit, RequestContext
+from rankloom_server.rates import Rates
 from rankloom_server.routes import access, adapters, bases, blobs, health, uploads, versions
 from rankloom_server.wiring import open_service
 
@@ -38,9 +40,12 @@ def create_app(settings: Settings) -> FastAPI:
     # The interactive pages would load scripts from elsewhere; /openapi.json is enough.
     app = FastAPI(title="rankloom", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.service = service
+    app.state.metrics = Metrics()
+    app.state.rates = Rates(settings.requests_per_minute)
     problems.install(app)
     app.add_middleware(BodyLimit)
-    app.add_middleware(RequestContext)  # the last one added is the outermost
+    # The last one added is the outermost.
+    app.add_middleware(RequestContext, metrics=app.state.metrics)
     for router in (adapters.router, uploads.router, bases.router, access.router, versions.router):
         app.include_router(router, prefix=API)
     app.include_router(blobs.router)

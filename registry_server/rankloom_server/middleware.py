@@ -17,6 +17,8 @@ from rankloom_server import problems
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from rankloom_server.metrics import Metrics
+
 MAX_BODY = 32 << 20
 """Bytes of a JSON body; the headers of a base with 100 000 tensors take about 10 MB."""
 
@@ -30,8 +32,9 @@ _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 class RequestContext:
     """Gives every request an id and a log line, and answers faults of our own."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -46,20 +49,37 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                ours = [(b"x-request-id", request_id.encode())]
+                ours += scope["state"].get("rate_headers", [])
+                message["headers"] = [*message["headers"], *ours]
             await send(message)
 
-        try:
-            await self._app(scope, receive, send_with_id)
-        except Exception:
-            _log.exception("request %s failed", request_id)
-            if status:
-                raise  # the answer has begun; only breaking the connection tells the client
-            await problems.respond(problems.internal(request_id))(scope, receive, send_with_id)
-        seconds = time.perf_counter() - started
+        with self._metrics.in_progress.track_inprogress():
+            try:
+                await self._app(scope, receive, send_with_id)
+            except Exception:
+                _log.exception("request %s failed", request_id, extra={"request_id": request_id})
+                if status:
+                    raise  # the answer has begun; only breaking the connection tells the client
+                problem = problems.respond(problems.internal(request_id))
+                await problem(scope, receive, send_with_id)
+        self._note(scope, status, time.perf_counter() - started)
+
+    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "none")
+        self._metrics.note(scope["method"], route, status, seconds)
+        state = scope["state"]
         # Not the query: it may carry a signature that is still good.
-        line = "%s %s %d %.1f ms id=%s"
-        _log.info(line, scope["method"], scope["path"], status, 1000 * seconds, request_id)
+        figures = {
+            "method": scope["method"],
+            "path": scope["path"],
+            "status": status,
+            "ms": round(1000 * seconds, 1),
+            "request_id": state["request_id"],
+            "actor": state.get("actor"),
+        }
+        line = "%(method)s %(path)s %(status)d %(ms).1f ms id=%(request_id)s"
+        _log.info(line, figures, extra=figures)
 
 
 def _request_id(scope: Scope) -> str:

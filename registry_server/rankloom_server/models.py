@@ -284,6 +284,7 @@ class NamespaceRow(SQLModel, table=True):
     keep_versions: int | None = None
     keep_days: int = 30
     purge_yanked_days: int | None = None
+    quota_bytes: int | None = Field(default=None, sa_type=sa.BigInteger)
     protected_aliases: list[str] = Field(sa_type=sa.JSON, sa_column_kwargs={"server_default": "[]"})
 
 

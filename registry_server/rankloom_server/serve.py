@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import signal
 import socket
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from rankloom.errors import ConflictError
-from rankloom_server import auth
+from rankloom_server import auth, logs
 from rankloom_server.app import create_app
 from rankloom_server.settings import Settings
 
@@ -37,8 +36,7 @@ def serve(host: str = HOST, port: int = PORT, *, settings: Settings | Path) -> N
     """
     if isinstance(settings, Path):
         settings = Settings(data_dir=settings)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
+    logs.configure(settings.log)
     app = create_app(settings)
     config = uvicorn.Config(
         app,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -37,6 +37,9 @@ class Settings(BaseSettings):
         s3_secret_key: secret of the key.
         public_url: this server's address in the URLs of blobs; without it, that of each request.
         signing_key: secret for the URLs of local blobs; without it one is kept in ``data_dir``.
+        requests_per_minute: how many requests one token, or one address without a token, may send
+            to one server process; 0 means no limit.
+        log: lines for people (``text``), or one JSON object a line (``json``).
         url_seconds: how long the URLs of blobs are good for.
     """
 
@@ -54,4 +57,6 @@ class Settings(BaseSettings):
     s3_secret_key: SecretStr | None = None
     public_url: str = ""
     signing_key: SecretStr | None = Field(default=None, min_length=32)
+    requests_per_minute: int = Field(default=0, ge=0)
+    log: Literal["text", "json"] = "text"
     url_seconds: int = Field(default=URL_SECONDS, ge=60, le=_DAY)

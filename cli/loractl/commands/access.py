@@ -125,6 +125,8 @@ def _print(name: str, rules: NamespaceRules, *, as_json: bool) -> None:
 @click.option("--keep-versions", type=_count(1), help="How many versions of an adapter are kept.")
 @click.option("--keep-days", type=_count(0), help="Younger versions are kept in any case.")
 @click.option("--purge-yanked-days", type=_count(0), help="When a yanked version is purged.")
+@click.option("--quota-bytes", type=click.IntRange(0), help="How much its versions may take.")
+@click.option("--no-quota", is_flag=True, help="As much as there is.")
 @click.option("--protect", multiple=True, metavar="ALIAS", help="Only admins move this alias.")
 @click.option("--unprotect", multiple=True, metavar="ALIAS", help="Pushers move it too.")
 @click.option("--keep-all", is_flag=True, help="Purge nothing any more.")
@@ -135,6 +137,7 @@ def set_rules(
     protect: tuple[str, ...],
     unprotect: tuple[str, ...],
     keep_all: bool,
+    no_quota: bool,
     as_json: bool,
     **given: int | None,
 ) -> None:
@@ -143,6 +146,7 @@ def set_rules(
     from rankloom.sdk import Client
 
     off = {"keep_versions", "purge_yanked_days"} if keep_all else set()
+    off |= {"quota_bytes"} if no_quota else set()
     changed: dict[str, Any] = {
         rule: value for rule, value in given.items() if value is not None or rule in off
     }

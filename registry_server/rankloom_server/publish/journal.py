@@ -12,7 +12,7 @@ from rankloom.errors import NotFoundError
 from rankloom.registry.wire import Upload
 from rankloom_server import bases, db
 from rankloom_server.models import UPLOAD, UPLOAD_BLOB
-from rankloom_server.publish import claims, declared
+from rankloom_server.publish import claims, declared, quota
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,14 +38,16 @@ def open_upload(
     Raises:
         IncompatibleError: the named base is not the manifest's.
         NotFoundError: the named base does not exist.
+        ForbiddenError: the namespace would hold more than it may.
         RefError: the manifest cannot become a version.
     """
     declared.check(request)
     digest = declared.digest_of(request.manifest)
     sizes = {entry.digest: entry.size for entry in request.manifest.files}
-    if request.base is not None:
-        with db.read(engine) as connection:
+    with db.read(engine) as connection:
+        if request.base is not None:
             declared.check_base(request.manifest, bases.get(connection, request.base))
+        quota.check(connection, adapter.namespace, sizes)
 
     def remember() -> tuple[str, frozenset[str]]:
         with db.write(engine) as connection:

@@ -9,9 +9,11 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from rankloom import ref as refs
+from rankloom.errors import AuthError
 from rankloom.ref import AdapterName
 from rankloom_server import auth
-from rankloom_server.access import Actor, Scope
+from rankloom_server.access import ANONYMOUS, Actor, Scope
+from rankloom_server.rates import Rates
 from rankloom_server.service import Service
 
 if TYPE_CHECKING:
@@ -39,7 +41,23 @@ AdapterDep = Annotated[AdapterName, Depends(_adapter)]
 
 def _actor(request: Request, service: ServiceDep, bearer: Bearer) -> Actor:
     token = bearer.credentials if bearer else None
-    return auth.identify(service.engine, token, request.state.request_id)
+    address = request.client.host if request.client else "somewhere"
+    try:
+        actor = auth.identify(service.engine, token, request.state.request_id)
+    except AuthError:
+        _rates(request).spend(address, request.scope)
+        raise
+    client = address if actor.name == ANONYMOUS.name else f"token {actor.name}"
+    _rates(request).spend(client, request.scope)
+    request.state.actor = actor.name
+    return actor
+
+
+def _rates(request: Request) -> Rates:
+    return cast(Rates, request.app.state.rates)
+
+
+ActorDep = Annotated[Actor, Depends(_actor)]
 
 
 def _require(scope: Scope) -> Callable[[Request, Service, Actor], Service]:
@@ -48,9 +66,7 @@ def _require(scope: Scope) -> Callable[[Request, Service, Actor], Service]:
     The scope is needed in the namespace of the route's path; where it names none, in any.
     """
 
-    def check(
-        request: Request, service: ServiceDep, actor: Annotated[Actor, Depends(_actor)]
-    ) -> Service:
+    def check(request: Request, service: ServiceDep, actor: ActorDep) -> Service:
         namespace = request.path_params.get("namespace")
         auth.authorise(service.engine, actor, scope, namespace)
         return service.for_actor(actor)

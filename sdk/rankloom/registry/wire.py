@@ -265,6 +265,7 @@ class NamespaceRules(Message):
         keep_versions: how many versions of an adapter are kept; ``None``: all.
         keep_days: younger versions are kept, however many there are.
         purge_yanked_days: age at which a yanked version is purged; ``None``: never.
+        quota_bytes: how much its versions may take together; ``None``: as much as there is.
         protected_aliases: only who administers the namespace moves or removes these.
     """
 
@@ -273,6 +274,7 @@ class NamespaceRules(Message):
     keep_days: int = Field(default=30, ge=0, le=36500)
     purge_yanked_days: int | None = Field(default=None, ge=0, le=36500)
     protected_aliases: tuple[Name, ...] = ()
+    quota_bytes: int | None = Field(default=None, ge=0, lt=1 << 62)
 
 
 class AuditEntry(Message):

@@ -1,0 +1,50 @@
+"""Figures for Prometheus: requests by route and status, and how long they took."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class Metrics:
+    """The figures of one application; nothing is shared with another one in the same process."""
+
+    def __init__(self) -> None:
+        self._all = CollectorRegistry()
+        self._requests = Counter(
+            "rankloom_requests",
+            "Requests that were answered.",
+            ["method", "route", "status"],
+            registry=self._all,
+        )
+        self._seconds = Histogram(
+            "rankloom_request_seconds",
+            "Time from a request's first byte to its answer's last.",
+            ["route"],
+            buckets=_BUCKETS,
+            registry=self._all,
+        )
+        self.in_progress = Gauge(
+            "rankloom_requests_in_progress",
+            "Requests that are being answered.",
+            registry=self._all,
+        )
+
+    def note(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one request.
+
+        Args:
+            method: as it was sent.
+            route: the route's pattern, never the path itself, of which there is no end.
+            status: of the answer.
+            seconds: how long it took.
+        """
+        known = method if method in {"GET", "HEAD", "POST", "PUT", "DELETE"} else "other"
+        self._requests.labels(known, route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def render(self) -> bytes:
+        """Return all figures in Prometheus' text format."""
+        return generate_latest(self._all)
