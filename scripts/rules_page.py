@@ -1,11 +1,12 @@
 """Writes ``docs/rules.md`` and a page per rule in ``docs/rules/``; a test compares them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rankloom import validate
 from rankloom.recipe import rules
 from rankloom.validate import Rule
+from rankloom.validate.engines import FEATURES, engines
 
 RULES = {**validate.RULES, **rules.RULES}
 
@@ -50,6 +51,7 @@ def rule_page(rule: Rule) -> str:
         "## Why",
         rule.why,
         *(["", "## What other software does", rule.evidence] if rule.evidence else []),
+        *(["", "## What engines do", *_engines(rule)] if rule.family == "ENG" else []),
         "",
         "## How to fix",
         rule.fix,
@@ -59,9 +61,26 @@ def rule_page(rule: Rule) -> str:
             "",
             "## How to leave it out",
             f"`loractl validate … --ignore {rule.id}`, or `ignore` in the project's",
-            "[settings](../ci.md#settings-of-a-project). A push checks it all the same.",
+            f"[settings](../ci.md#settings-of-a-project). {_push(rule)}",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _engines(rule: Rule) -> Iterator[str]:
+    """Return the table of what each engine does."""
+    name = next(name for name, feature in FEATURES.items() if feature.rule.id == rule.id)
+    yield "| engine | verdict | how | read in |"
+    yield "| --- | --- | --- | --- |"
+    for engine in engines():
+        cell = engine.cells[name]
+        spoken = f"{engine.title} {engine.version}"
+        yield f"| {spoken} | {cell.verdict} | {cell.reason} | `{cell.source}` |"
+
+
+def _push(rule: Rule) -> str:
+    if rule.family == "ENG":
+        return "Without `--engine` it is not checked, and a push checks no engine."
+    return "A push checks it all the same."
 
 
 def pages() -> Mapping[Path, str]:

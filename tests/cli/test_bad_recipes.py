@@ -108,7 +108,7 @@ BAD = {
     ),
     "unknown engine": (
         TWO + "output: {engines: [vlm]}\n",
-        "MRG007 r.yaml, line 4: 'vlm' is no engine whose ranks are known",
+        "MRG007 r.yaml, line 4: 'vlm' is no engine that is known",
         "perhaps vllm",
     ),
     "an engine that cannot be set so": (

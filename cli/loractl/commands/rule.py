@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
 from loractl import options, output
 from rankloom.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @click.command()
@@ -29,9 +33,20 @@ def rule(rule_id: str, *, as_json: bool) -> None:
         found = chosen[0]
         click.echo(f"{found.id} ({found.severity}, since {found.since})  {found.title}")
         click.echo(f"why: {found.why}")
-        if found.evidence:
-            click.echo(f"seen: {found.evidence}")
+        for seen in (found.evidence, *_engines(found.id)):
+            if seen:
+                click.echo(f"seen: {seen}")
         click.echo(f"fix: {found.fix}")
     else:
         rows = ((found.id, str(found.severity), found.title) for found in chosen)
         output.table(("rule", "severity", "demands"), rows)
+
+
+def _engines(rule_id: str) -> Iterator[str]:
+    """Return what each engine does, for the rules of serving engines."""
+    from rankloom.validate.engines import FEATURES, engines
+
+    for feature in (found for found in FEATURES.values() if found.rule.id == rule_id):
+        for engine in engines():
+            cell = engine.cells[feature.name]
+            yield f"{engine.title} {engine.version}: {cell.verdict} {cell.reason}".rstrip()

@@ -21,6 +21,13 @@ def _rules(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tup
 @click.command()
 @click.argument("adapters", nargs=-1, required=True, metavar="REF|DIR...")
 @click.option("--against", metavar="DIR|NAME", help="The base that they must fit.")
+@click.option(
+    "--engine",
+    "engines",
+    multiple=True,
+    metavar="NAME[==V][,max_lora_rank=R]",
+    help="A serving engine that must serve what was trained; may be given several times.",
+)
 @click.option("--headers-only", is_flag=True, help="Do not read values; the report says so.")
 @click.option("--level", type=click.Choice(LEVELS), help="How well the base must be known.")
 @click.option(

@@ -72,6 +72,7 @@ def _report(name: str, settings: Settings) -> Report:
             return sdk.validate(
                 name,
                 against=settings.against,
+                engines=settings.engines,
                 headers_only=bool(settings.headers_only),
                 progress=progress,
             )

@@ -29,6 +29,7 @@ class Settings:
 
     Attributes:
         against: the base's folder or name.
+        engines: serving engines that must serve what was trained.
         select: rules that count, by id or beginning.
         ignore: rules that do not.
         ignore_in: rules that do not, by pattern of the adapter's name.
@@ -39,6 +40,7 @@ class Settings:
     """
 
     against: str | None = None
+    engines: tuple[str, ...] = ()
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     ignore_in: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -116,6 +118,13 @@ def _texts(value: object) -> tuple[str, ...]:
     raise ValueError(message)
 
 
+def _engines(value: object) -> tuple[str, ...]:
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    message = "must be a list of engines, e.g. ['vllm==0.33']"
+    raise ValueError(message)
+
+
 def _by_pattern(value: object) -> dict[str, tuple[str, ...]]:
     if isinstance(value, dict):
         return {pattern: _texts(rules) for pattern, rules in value.items()}
@@ -142,6 +151,7 @@ def _one_of(choices: tuple[str, ...]) -> Callable[[object], str]:
 
 _KEYS: dict[str, tuple[str, Callable[[object], Any]]] = {
     "against": ("against", _text),
+    "engines": ("engines", _engines),
     "select": ("select", _texts),
     "ignore": ("ignore", _texts),
     "per-adapter-ignores": ("ignore_in", _by_pattern),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rankloom.validate.outcome import Outcome
 
 _COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.INFO: "blue"}
+_VERDICTS_OF_ENGINES = {"accept": "green", "degraded": "yellow", "unknown": "yellow"}
 _VERDICTS = {"ok": "green", "refused": "red", "open": "yellow"}
 
 
@@ -32,6 +33,7 @@ def _adapter(name: str, outcome: Outcome) -> Iterator[str]:
     verdict = outcome.verdict(name)
     painted = click.style(verdict, fg=_VERDICTS[verdict], bold=True)
     yield f"{click.style(name, bold=True)}: {painted} ({', '.join(_facts(report))})"
+    yield from _engines(report)
     for severity in Severity:
         yield from _group(severity, report.of(severity))
     for reason, rules in _by_reason(report.not_checked).items():
@@ -40,6 +42,13 @@ def _adapter(name: str, outcome: Outcome) -> Iterator[str]:
         yield click.style(f"  not checked: {_rules(rules)} ({reason})", **paint)
     if report.suppressed:
         yield click.style(f"  not counted: {_suppressed(report)}", dim=True)
+
+
+def _engines(report: Report) -> Iterator[str]:
+    for judged in report.engines:
+        colour = _VERDICTS_OF_ENGINES.get(judged.verdict, "red")
+        painted = click.style(judged.verdict, fg=colour)
+        yield f"  {judged.name}: {painted}{f' ({judged.open})' if judged.open else ''}"
 
 
 def _facts(report: Report) -> Iterator[str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rankloom.errors import IncompatibleError
-from rankloom.recipe.engines import Engine, parse_engine
+from rankloom.errors import IncompatibleError, RefError
 from rankloom.recipe.lines import placed
 from rankloom.recipe.methods import find_method
+from rankloom.validate.engines import Chosen, choose
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +26,7 @@ class Demands:
         line: file and line that ask for the rank, if a recipe does.
     """
 
-    engines: tuple[Engine, ...] = ()
+    engines: tuple[Chosen, ...] = ()
     allow_no_effect: bool = False
     line: str = ""
 
@@ -39,7 +39,7 @@ class Demands:
         Raises:
             RefError: an engine is not known.
         """
-        found = tuple(parse_engine(text) for text in dict.fromkeys(engines))
+        found = tuple(_chosen(text) for text in dict.fromkeys(engines))
         return cls(found, allow_no_effect, line)
 
     def joined(self, other: Demands) -> Demands:
@@ -76,3 +76,11 @@ class Demands:
                 message += f" {engine.max_rank}"
                 hint = f"bring it to rank {engine.max_rank}{engine.advice}"
                 raise IncompatibleError(placed(message, self.line), hint=hint)
+
+
+def _chosen(text: str) -> Chosen:
+    try:
+        return choose(text)
+    except RefError as error:
+        message = f"MRG003 {error.message}"
+        raise RefError(message, hint=error.hint) from None

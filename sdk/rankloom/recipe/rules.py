@@ -97,14 +97,6 @@ _ALL = (
         "PEFT 0.21.2 does so by default: add_weighted_adapter(combination_type='linear').",
     ),
     Rule(
-        "ENG001",
-        _E,
-        "The engines that were named take the rank",
-        "An adapter of a larger rank is refused when it is loaded, or the engine does not start.",
-        "Bring it to a smaller rank, or start the engine with a larger limit and say so.",
-        "vLLM 0.33.0 takes 16 by default and 512 at most.",
-    ),
-    Rule(
         "NUM004",
         _E,
         "No value overflows",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,22 @@ if TYPE_CHECKING:
 Placed = list[tuple["Target", "Piece"]]
 
 
-def place(adapter: Adapter, base: Base) -> tuple[Placed, list[Finding]]:
+@dataclass(frozen=True, slots=True)
+class Placing:
+    """Where an adapter's targets lie in a base.
+
+    Attributes:
+        placed: those that lie somewhere, with their tensors.
+        lost: those for which the base has no tensor.
+        findings: why any could not be placed.
+    """
+
+    placed: Placed
+    lost: tuple[Target, ...]
+    findings: tuple[Finding, ...]
+
+
+def place(adapter: Adapter, base: Base) -> Placing:
     """Find every target's tensor in the base; TEN005 for those that have none."""
     placed: Placed = []
     lost: list[Target] = []
@@ -43,7 +59,7 @@ def place(adapter: Adapter, base: Base) -> tuple[Placed, list[Finding]]:
             placed += [(target, piece) for piece in pieces]
         elif not _may_be_absent(target):
             lost.append(target)
-    return placed, [*refused.values(), *_lost(base, lost)]
+    return Placing(placed, tuple(lost), (*refused.values(), *_lost(base, lost)))
 
 
 def _may_be_absent(target: Target) -> bool:

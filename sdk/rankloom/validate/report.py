@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rankloom.fingerprint import Level
+    from rankloom.validate.engines import Judgement
 
 FITTING = frozenset(["BASE001", "BASE002", "BASE003", "BASE004", "BASE006", "TEN005"])
 """Rules about adapter and base together: either may be sound by itself."""
@@ -30,6 +31,7 @@ class Report:
         level: the level at which the base's fingerprint is the recorded one, if both are known.
         blocked: ids of ``not_checked`` that were asked for, so that the verdict is open.
         suppressed: what was found, but is not to count; each with the reason.
+        engines: what each engine that was asked for does with the adapter.
     """
 
     subject: str
@@ -39,6 +41,7 @@ class Report:
     level: Level | None = None
     blocked: frozenset[str] = frozenset()
     suppressed: tuple[tuple[Finding, str], ...] = ()
+    engines: tuple[Judgement, ...] = ()
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -60,12 +63,12 @@ class Report:
         Raises:
             AdapterError: the adapter is broken.
             UnsupportedAdapterError: it is sound, but of a kind that rankloom does not read.
-            IncompatibleError: it is sound, but does not fit the base.
+            IncompatibleError: it is sound, but does not fit the base, or an engine.
         """
         errors = self.errors
         if not errors:
             return
-        if all(found.rule in FITTING for found in errors):
+        if all(found.rule in FITTING or found.rule.startswith("ENG") for found in errors):
             words = summary(errors, len(errors), self.subject)
             raise IncompatibleError(**words, findings=self.findings)
         raise_for(self.findings, self.subject)

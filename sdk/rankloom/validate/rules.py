@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rankloom.finding import Severity
+from rankloom.validate.engines.features import FEATURES
 from rankloom.validate.evidence import EVIDENCE
 from rankloom.validate.rule import Rule
 
@@ -343,5 +344,6 @@ _ALL = (
 )
 
 RULES: Mapping[str, Rule] = {
-    rule.id: replace(rule, evidence=EVIDENCE.get(rule.id, rule.evidence)) for rule in _ALL
+    rule.id: replace(rule, evidence=EVIDENCE.get(rule.id, rule.evidence))
+    for rule in (*_ALL, *(feature.rule for feature in FEATURES.values()))
 }

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from rankloom.adapter import reader
 from rankloom.finding import Finding, Severity
 from rankloom.fingerprint import Fingerprint, Level
-from rankloom.validate import content, fit, same_base
+from rankloom.validate import content, fit, same_base, serving
+from rankloom.validate.engines import subject as subjects
 from rankloom.validate.report import Report
 from rankloom.validate.rules import RULES
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
     from rankloom.adapter.reader import Adapter
     from rankloom.base.model import Base
-    from rankloom.validate.fit import Placed
+    from rankloom.validate.engines import Judgement
+    from rankloom.validate.fit import Placing
     from rankloom.validate.same_base import Leaves
 
 CONTAINER = tuple(f"FMT{number:03}" for number in range(1, 17))
@@ -40,6 +42,7 @@ VALUES: _Content = {"NUM001": content.finite, "NUM003": content.not_zero}
 FIT = ("TEN005", "BASE002", "BASE004", "BASE006", "BASE007")
 _HEADERS_ONLY = "headers only"
 _NO_BASE = "no base was given"
+_NO_ENGINE = "no engine was named"
 _UNREADABLE = "the adapter could not be read so far"
 _ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
@@ -53,6 +56,7 @@ class _Run:
         self.not_checked: dict[str, str] = {}
         self.level: Level | None = None
         self.blocked: set[str] = set()
+        self.engines: tuple[Judgement, ...] = ()
 
     def check(self, rule: str, findings: Iterable[Finding]) -> None:
         """Note that a rule was checked, and what it found."""
@@ -78,6 +82,7 @@ class _Run:
             not_checked=self.not_checked,
             level=self.level,
             blocked=frozenset(self.blocked),
+            engines=self.engines,
         )
 
 
@@ -101,6 +106,7 @@ def validate(
     expected: Fingerprint | None = None,
     found: Fingerprint | None = None,
     leaves: tuple[Leaves, Leaves] | None = None,
+    engines: Sequence[str] = (),
     headers_only: bool = False,
 ) -> Report:
     """Check an adapter, and how it fits a base.
@@ -112,10 +118,12 @@ def validate(
         found: fingerprint of ``base``.
         leaves: digests of the tensors of the base that it was made for, and of ``base``: they tell
             what differs where the fingerprints do.
+        engines: serving engines that must serve what was trained, e.g. ``"vllm==0.33"``.
         headers_only: do not read the adapter's values; the report says so.
 
     Raises:
         NotFoundError: there is no such folder.
+        RefError: there is no such engine.
     """
     run = _Run()
     if isinstance(adapter, Path):
@@ -124,6 +132,7 @@ def validate(
         if inspection.adapter is None:
             _files_so_far(run)
             _unread(run, base, headers_only=headers_only)
+            _engines(run, engines, adapter)
             return run.report(adapter)
         adapter = inspection.adapter
     else:
@@ -131,14 +140,21 @@ def validate(
     run.checked += FILES
     run.findings += content.imported(adapter)
     _content(run, adapter, headers_only=headers_only)
-    placed = _fit(run, adapter, base)
+    placing = _fit(run, adapter, base)
     run.check("BASE001", content.base_named(adapter) if not (expected or found) else ())
     wanted = expected or adapter.base
+    placed = placing.placed
     if related := same_base.related(wanted, found, placed, base, leaves):
         run.level, findings = related
         run.check("BASE003", findings)
     else:
         _identity(run, wanted, found)
+    if base is None:
+        _engines(run, engines, adapter.path, adapter)
+    else:
+        same = None if wanted is None or found is None else run.level is not None
+        beside = subjects.Fit(base, placed, placing.lost, same)
+        _engines(run, engines, adapter.path, adapter, beside)
     return run.report(adapter.path)
 
 
@@ -193,17 +209,37 @@ def _content(run: _Run, adapter: Adapter, *, headers_only: bool) -> None:
         run.check(rule, check(adapter))
 
 
-def _fit(run: _Run, adapter: Adapter, base: Base | None) -> Placed:
+def _fit(run: _Run, adapter: Adapter, base: Base | None) -> Placing:
     if base is None:
         run.skip(FIT, _NO_BASE)
-        return []
-    placed, lost = fit.place(adapter, base)
-    run.check("TEN005", lost)
+        return fit.Placing([], (), ())
+    placing = fit.place(adapter, base)
+    placed = placing.placed
+    run.check("TEN005", placing.findings)
     run.check("BASE002", fit.shapes(placed))
     run.check("BASE004", fit.tied(placed, base))
     run.check("BASE006", fit.quantised(placed))
-    run.checked.append("BASE007")  # what could not be placed for it is in ``lost``
-    return placed
+    run.checked.append("BASE007")  # what could not be placed for it is in the findings
+    return placing
+
+
+def _engines(
+    run: _Run,
+    engines: Sequence[str],
+    folder: Path,
+    adapter: Adapter | None = None,
+    beside: subjects.Fit | None = None,
+) -> None:
+    if not engines:
+        run.skip(serving.RULES, _NO_ENGINE)
+        return
+    subject = subjects.read(folder, adapter, beside)
+    run.engines = tuple(serving.judgements(engines, subject))
+    run.findings += (found for judged in run.engines for found in judged.findings())
+    lacking, unanswered = serving.lacking(subject), serving.unanswered(run.engines)
+    run.not_checked |= {**lacking, **unanswered}
+    run.blocked |= unanswered.keys()
+    run.checked += [rule for rule in serving.RULES if rule not in run.not_checked]
 
 
 def _identity(run: _Run, expected: Fingerprint | None, found: Fingerprint | None) -> None:

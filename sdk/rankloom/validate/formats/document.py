@@ -7,6 +7,7 @@ alone do not change it.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,16 @@ def _adapter(name: str, report: Report) -> dict[str, Any]:
         "level": report.level,
         "findings": [spoken(found) for found in report.findings],
         "suppressed": [{**spoken(found), "reason": why} for found, why in report.suppressed],
+        "engines": [
+            {
+                "engine": judged.text,
+                "name": judged.name,
+                "verdict": judged.verdict,
+                "open": judged.open,
+                "reasons": [asdict(reason) for reason in judged.reasons],
+            }
+            for judged in report.engines
+        ],
         "checked": list(report.checked),
         "not_checked": [
             {"rule": rule, "reason": reason, "asked": rule in report.blocked}

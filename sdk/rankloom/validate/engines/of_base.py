@@ -1,0 +1,96 @@
+"""Features that show beside a base."""
+
+from __future__ import annotations
+
+import re
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from rankloom.base import tying
+from rankloom.base.pieces import parameter_shape
+from rankloom.validate.engines.feature import Hit, leaf, some
+from rankloom.validate.engines.of_tensors import layers_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rankloom.adapter.change import Target
+    from rankloom.validate.engines.selection import Chosen
+    from rankloom.validate.engines.subject import Fit, Subject
+
+_INDEX = re.compile(r"\.(\d+)\.")
+_ATTENTION = frozenset(["q_proj", "k_proj", "v_proj"])
+
+
+def absent(subject: Subject, _: Chosen) -> Iterator[Hit]:
+    """The base has no such module in any layer."""
+    if subject.fit and (lost := _lost(subject.fit, beyond=False)):
+        yield Hit(f"the base has no {some(lost)}", lost[0])
+
+
+def beyond(subject: Subject, _: Chosen) -> Iterator[Hit]:
+    """The base has the module, but fewer layers."""
+    if subject.fit and (lost := _lost(subject.fit, beyond=True)):
+        yield Hit(f"the base has no layer for {some(lost)}", lost[0])
+
+
+def _lost(fit: Fit, *, beyond: bool) -> list[str]:
+    forms = {_INDEX.sub(".#.", name) for name in fit.base.tensors}
+    return [t.name for t in fit.lost if (_INDEX.sub(".#.", t.name) in forms) is beyond]
+
+
+def smaller(subject: Subject, _: Chosen) -> Iterator[Hit]:
+    """A factor is smaller than the base's tensor, and in no direction larger."""
+    for target, wanted, found in _unequal(subject):
+        if len(wanted) == len(found) and all(a <= b for a, b in zip(wanted, found, strict=True)):
+            yield Hit(f"{target.name} changes {list(wanted)} of {list(found)}", target.name)
+            return
+
+
+def larger(subject: Subject, _: Chosen) -> Iterator[Hit]:
+    """A factor is larger than the base's tensor in some direction."""
+    for target, wanted, found in _unequal(subject):
+        if len(wanted) != len(found) or any(a > b for a, b in zip(wanted, found, strict=True)):
+            yield Hit(f"{target.name} changes {list(wanted)} of {list(found)}", target.name)
+            return
+
+
+def _unequal(subject: Subject) -> Iterator[tuple[Target, tuple[int, ...], tuple[int, ...]]]:
+    placed = subject.fit.placed if subject.fit else []
+    for _, group in groupby(placed, key=lambda pair: id(pair[0])):
+        pairs = list(group)
+        target = pairs[0][0]
+        wanted, found = target.change.shape, parameter_shape(tuple(piece for _, piece in pairs))
+        if wanted is not None and wanted != found:
+            yield target, wanted, found
+
+
+def other_values(subject: Subject, _: Chosen) -> Iterator[Hit]:
+    """The base is another one than the adapter was made for, of whatever shape."""
+    if subject.fit and subject.fit.same is False:
+        yield Hit("the base is not the one that the adapter was made for")
+
+
+def tied_head(subject: Subject, _: Chosen) -> Iterator[Hit]:
+    """The head is adapted, and is the input embedding once more."""
+    if subject.fit is None or not (heads := [n for n in subject.pairs if leaf(n) == "lm_head"]):
+        return
+    ties = tying.ties(subject.fit.base)
+    if any(leaf(name.removesuffix(".weight")) == "lm_head" for name in (*ties, *ties.values())):
+        yield Hit(f"the base ties {heads[0]} to its embedding", heads[0])
+
+
+def uneven_attention(subject: Subject, _: Chosen) -> Iterator[Hit]:
+    """Some of q, k and v are adapted, and the base has fewer heads for k and v."""
+    if subject.fit is None:
+        return
+    config = subject.fit.base.config
+    heads, shared = config.get("num_attention_heads"), config.get("num_key_value_heads")
+    if not shared or heads == shared:
+        return
+    for layers in layers_of(subject).values():
+        for modules in layers.values():
+            leaves = {leaf(module) for module in modules} & _ATTENTION
+            if leaves and leaves != _ATTENTION:
+                yield Hit(f"{some(sorted(leaves))} without {some(sorted(_ATTENTION - leaves))}")
+                return
