@@ -237,5 +237,5 @@ def test_a_header_with_blanks_is_written_again(tmp_path: Path) -> None:
     length = int.from_bytes(data[:8], "little")
     blank = (length + 8).to_bytes(8, "little") + b" " * 8 + data[8:]
     folder = adapter(tmp_path / "a", blank)
-    assert done(folder, tmp_path / "new") == ["FMT013"]
-    assert validate(tmp_path / "new").findings == ()
+    assert done(folder, tmp_path / "deep/new") == ["FMT013"]
+    assert validate(tmp_path / "deep/new").findings == ()

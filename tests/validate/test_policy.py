@@ -76,6 +76,8 @@ def test_a_broken_adapter_whose_error_is_ignored_is_open(tmp_path: Path) -> None
         (Level.BF16, Level.EXACT, 3),
         (Level.BF16, Level.BF16, 0),
         (Level.STRUCT, Level.BF16, 3),
+        (Level.SUBSET, Level.STRUCT, 3),
+        (Level.DERIVED, Level.STRUCT, 3),
         (Level.EXACT, Level.STRUCT, 0),
         (None, Level.STRUCT, 3),
     ],
@@ -90,6 +92,21 @@ def test_how_well_the_base_must_be_known(known: Level | None, asked: Level, expe
 
 def test_another_base_is_an_error_at_any_level() -> None:
     assert code(report(Finding("BASE003", "another base")), level=Level.EXACT) == 1
+
+
+def test_what_only_comes_from_the_base_is_not_the_level_that_was_asked_for() -> None:
+    note = Finding("BASE003", "a longer vocabulary", Severity.INFO)
+    assert code(report(note, level=Level.SUBSET)) == 0
+    assert code(report(note, level=Level.SUBSET), level=Level.EXACT) == 3
+    known = frozenset([identity("out", Finding("BASE003", "another base"), "/x/out")])
+    found = report(Finding("BASE003", "another base"))
+    assert code(found, level=Level.EXACT, baseline=known) == 3
+
+
+def test_a_rule_that_is_selected_and_ignored_is_not_asked_for() -> None:
+    found = report(not_checked={"TEN005": "no base was given"})
+    assert code(found, select=("TEN",)) == 3
+    assert code(found, select=("TEN",), ignore=("TEN005",)) == 0
 
 
 def test_rules_are_left_out_for_some_adapters() -> None:

@@ -60,9 +60,9 @@ def repair(
     if target is not None:
         check_output(target)
     made = _read(source)
-    with tempfile.TemporaryDirectory(
-        prefix=".repair-", dir=(target or source).absolute().parent
-    ) as name:
+    near = (target or source).absolute().parent
+    near.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".repair-", dir=near) as name:
         work = Path(name)
         final = _repaired(source, made, work, base, rank)
         if target is None:

@@ -60,19 +60,20 @@ class Policy:
             report: the whole report.
         """
         reasons = [(found, self._dropped(name, found, report)) for found in report.findings]
-        weaker = self._weaker(report)
+        kept = tuple(found for found, reason in reasons if not reason)
+        weaker = self._weaker(report, kept)
         unchecked = {**report.not_checked, **weaker}
         return replace(
             report,
-            findings=tuple(found for found, reason in reasons if not reason),
+            findings=kept,
             suppressed=tuple((found, reason) for found, reason in reasons if reason),
             checked=tuple(r for r in report.checked if self._counts(r) and r not in weaker),
             not_checked={rule: why for rule, why in unchecked.items() if self._counts(rule)},
             blocked=frozenset(
                 rule
                 for rule in unchecked
-                if rule.startswith(self.select)
-                or (self._counts(rule) and (rule in report.blocked or rule in weaker))
+                if self._counts(rule)
+                and (rule.startswith(self.select) or rule in report.blocked or rule in weaker)
             ),
         )
 
@@ -101,9 +102,10 @@ class Policy:
         key = identity(name, finding, report.subject)
         return "in the baseline" if key in self.baseline else ""
 
-    def _weaker(self, report: Report) -> dict[str, str]:
+    def _weaker(self, report: Report, kept: tuple[Finding, ...]) -> dict[str, str]:
         """Return BASE003 with a reason if the base is known less well than was asked for."""
-        if self.level is None or any(found.rule == "BASE003" for found in report.findings):
+        wrong = any(f.rule == "BASE003" and f.severity is Severity.ERROR for f in kept)
+        if self.level is None or wrong:
             return {}
         if report.level is None:
             reason = report.not_checked.get("BASE003", "no fingerprint was compared")
