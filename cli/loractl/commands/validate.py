@@ -45,7 +45,12 @@ def _rules(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tup
     "--fix", "fixed", type=_FOLDER, metavar="DIR", help="Write the adapter there, repaired."
 )
 @click.option("--fix-in-place", is_flag=True, help="Repair the adapters' own folders.")
-@click.option("--pad-rank", type=int, metavar="R", help="With a fix: fill up to rank R with zeros.")
+@click.option(
+    "--pad-rank",
+    type=click.IntRange(min=1),
+    metavar="R",
+    help="With a fix: fill up to rank R with zeros.",
+)
 @click.option("--format", "kind", type=click.Choice(FORMATS), help="What is printed.")
 @click.option(
     "-o",
@@ -88,7 +93,7 @@ def validate(
 
     chosen = Settings(**given).over(settings.find(Path.cwd()))
     planned = outputs.plan("json" if as_json else kind, files)
-    if fixed or fix_in_place or pad_rank:
+    if fixed or fix_in_place or pad_rank is not None:
         adapters = fixes.apply(
             adapters, fixed, chosen.against, in_place=fix_in_place, rank=pad_rank
         )
