@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from rankloom.apply.live import Handle
+    from rankloom.apply.live.handle import Handle
     from rankloom.apply.report import ApplyReport
     from rankloom.change.formula import TargetChange
     from rankloom.compose.losses import Losses
@@ -130,6 +131,11 @@ class Composition:
 
     def __repr__(self) -> str:
         return f"<Composition {str(self.plan).partition(chr(10))[0]}>"
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the lock: of everything that decides the bytes of the result."""
+        return digest.of_json(self.lock.to_json())
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -254,18 +260,42 @@ class Composition:
             dtype=dtype or self.dtype,
             shard_bytes=shard_bytes,
             workers=workers,
-            seed=digest.of_json(self.lock.to_json()),
+            seed=self.digest,
             allow_no_effect=self.demands.allow_no_effect,
             progress=progress,
         )
 
-    def apply(self, model: nn.Module) -> Handle:
+    def apply(
+        self,
+        model: nn.Module,
+        *,
+        device_bytes: int | None = None,
+        host_bytes: int | None = 0,
+        checkpoint: str | os.PathLike[str] | None = None,
+        factor_bytes: int = 1 << 30,
+    ) -> Handle:
         """Add it to a live model in place; ``with`` or ``restore()`` gives the exact bits back.
+
+        The handle can ``swap()`` it for another one. The base's own values of changed parameters
+        are kept meanwhile: as copies on the parameters' device, then in (pinned) main memory, and
+        what exceeds both is mapped from the checkpoint.
+
+        Args:
+            model: the base: of transformers, diffusers or any other ``nn.Module``; its parameters
+                may be sharded over processes (FSDP2, tensor parallel), each of which calls this.
+            device_bytes: of copies beside the parameters; ``None``: no limit.
+            host_bytes: of copies in main memory once that is full; ``None``: no limit.
+            checkpoint: folder that the model was loaded from.
+            factor_bytes: of factors that are kept for the next swap, the latest used first.
 
         Raises:
             IncompatibleError: the model has no such parameters, or is another base.
             ConflictError: another composition lies on the model already.
+            BackendUnavailableError: copies exceed what was given, and there is no checkpoint.
         """
-        from rankloom.apply.live import apply_to_model
+        from rankloom.apply.live.attach import apply_to_model
+        from rankloom.apply.live.originals import Budget, Originals
 
-        return apply_to_model(model, self.changes, expected=self.base)
+        folder = None if checkpoint is None else Path(checkpoint)
+        budget = Budget(device_bytes, host_bytes, folder, factor_bytes)
+        return apply_to_model(model, self, originals=Originals(budget))

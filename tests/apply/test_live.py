@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from lowrank_cases import Case, deltas, part, total
-from rankloom.apply import live_identity
+from rankloom.apply.live import identity
 from rankloom.base.fingerprint import fingerprint
 from rankloom.base.reader import read
 from rankloom.composition import Composition, compose
@@ -329,7 +329,7 @@ def test_values_are_hashed_once_while_nobody_else_writes(
     model = llama()
     composition = compose([part(q_proj, base=known(model, tmp_path / "base"))])
     hashed: list[bool] = []
-    real = live_identity.fingerprint_of
+    real = identity.fingerprint_of
 
     def counted(
         leaves: list[Leaf], config: dict[str, object], *, values: bool = True
@@ -337,7 +337,7 @@ def test_values_are_hashed_once_while_nobody_else_writes(
         hashed.append(values)
         return real(leaves, config, values=values)
 
-    monkeypatch.setattr(live_identity, "fingerprint_of", counted)
+    monkeypatch.setattr(identity, "fingerprint_of", counted)
     for _ in range(3):
         with composition.apply(model):
             pass

@@ -16,7 +16,7 @@ from transformers import BertConfig, BertModel
 import lora_cases
 from lowrank_cases import Case, part, read_checkpoint
 from rankloom import sdk
-from rankloom.apply.live import apply_to_model
+from rankloom.apply.live.attach import Changes, apply_to_model
 from rankloom.composition import compose
 from rankloom.tune.bootstrap import interval, of_difference
 from rankloom.tune.held import Held
@@ -205,7 +205,7 @@ def test_held_factors_give_the_same_bits(tmp_path: Path) -> None:
             wanted = {name: value.clone() for name, value in model.state_dict().items()}
         assert len(handle.targets) == 5
         for _ in range(2):
-            with apply_to_model(model, held.hold(composition.changes)):
+            with apply_to_model(model, Changes(held.hold(composition.changes))):
                 found = model.state_dict()
                 assert all(torch.equal(found[name], wanted[name]) for name in wanted)
                 assert not all(torch.equal(found[name], kept[name]) for name in wanted)

@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rankloom.apply.live import Spare, apply_to_model
+from rankloom.apply.live.attach import Changes, apply_to_model
+from rankloom.apply.live.originals import Originals
 from rankloom.errors import BackendUnavailableError, RankloomWarning, RefError
 from rankloom.tune.held import Held
 
@@ -48,7 +49,7 @@ class Live:
 
     def __init__(self, model: nn.Module | Path) -> None:
         self._source, self._has_warned = model, False
-        self._held, self._spare = Held(), Spare()
+        self._held, self._originals = Held(), Originals()
 
     @cached_property
     def _model(self) -> nn.Module:
@@ -63,11 +64,9 @@ class Live:
         """
         if composition is None:
             return evaluate(self._model)
-        changes = self._held.hold(composition.changes)
+        changes = Changes(self._held.hold(composition.changes), composition.base)
         with quiet(active=self._has_warned):
-            handle = apply_to_model(
-                self._model, changes, expected=composition.base, spare=self._spare
-            )
+            handle = apply_to_model(self._model, changes, originals=self._originals)
         self._has_warned = True
         with handle:
             return evaluate(self._model)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from rankloom.adapter.change import LowRank, Replacement
+from rankloom.apply.live.shards import local
 from rankloom.apply.place import by_tensor, find, lost_target, raise_for
 from rankloom.apply.untie import settle
 from rankloom.base.locate import locate
@@ -38,7 +39,7 @@ class Spot:
         name: its full name in the model.
         contributions: what is added to it.
         own: the module gets a parameter of its own meanwhile: others that share this one stay.
-        others: every tensor of the model by name.
+        shared: the tensor that the module has as long as nothing is added to it.
     """
 
     module: nn.Module
@@ -46,7 +47,7 @@ class Spot:
     name: str
     contributions: tuple[Contribution, ...]
     own: bool
-    others: Mapping[str, torch.Tensor] = field(repr=False)
+    shared: torch.Tensor = field(repr=False)
 
     @property
     def weight(self) -> torch.Tensor:
@@ -55,28 +56,18 @@ class Spot:
         return weight
 
 
-def find_spots(model: nn.Module, changes: Sequence[TargetChange]) -> tuple[Spot, ...]:
-    """Return every parameter that changes.
+class LiveBase:
+    """A model as a base: its parameters and buffers under the names of its state.
 
-    A name is looked up as the model has it, then without and with its ``base_model_prefix``, then
-    under the names that other versions of transformers gave it.
+    Args:
+        model: it has its own values now; later, the tensors it had now are still found here.
 
-    Raises:
-        IncompatibleError: the model has no such parameter, or no exact sum can be formed in it.
+    Attributes:
+        model: the same.
+        tensors: every tensor of it by name.
+        base: their names and shapes.
+        ties: which are the same memory as one before them, and which that is.
     """
-    live = _Live(model)
-    located, absent, findings = find(changes, live.locate)
-    settled, untied = settle(located, live.base, live.ties)
-    contributions = by_tensor(settled, findings)
-    findings += [live.lost(change.name) for change in absent]
-    raise_for(findings)
-    names = [name for name in contributions if name in untied or name not in live.ties]
-    _check_memory(live.tensors, live.ties, names)
-    return tuple(live.spot(name, contributions[name], own=name in untied) for name in names)
-
-
-class _Live:
-    """A model as a base: its parameters and buffers under the names of its state."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -92,7 +83,31 @@ class _Live:
         self.base = Base(Path(), config, entries)
         self.ties = _ties(self.tensors)
 
-    def locate(self, target: Target) -> tuple[Piece, ...]:
+    @property
+    def device(self) -> torch.device:
+        """Where the first tensor is."""
+        found = next(iter(self.tensors.values()), None)
+        return torch.device("cpu") if found is None else found.device
+
+    def spots(self, changes: Sequence[TargetChange]) -> tuple[Spot, ...]:
+        """Return every parameter that changes.
+
+        A name is looked up as the model has it, then without and with its ``base_model_prefix``,
+        then under the names that other versions of transformers gave it.
+
+        Raises:
+            IncompatibleError: the model has no such parameter, or no exact sum can be formed in it.
+        """
+        located, absent, findings = find(changes, self._locate)
+        settled, untied = settle(located, self.base, self.ties)
+        contributions = by_tensor(settled, findings)
+        findings += [self._lost(change.name) for change in absent]
+        raise_for(findings)
+        names = [name for name in contributions if name in untied or name not in self.ties]
+        _check_memory(self.tensors, self.ties, names)
+        return tuple(self._spot(name, contributions[name], own=name in untied) for name in names)
+
+    def _locate(self, target: Target) -> tuple[Piece, ...]:
         """Return where a target lies."""
         names = self._spellings(target.name) if target.parameter else []
         for name in names:
@@ -122,16 +137,16 @@ class _Live:
                 hint = "remove the parametrization or wrapper first (PEFT: unload the adapter)"
                 raise IncompatibleError(message, hint=hint)
 
-    def lost(self, name: str) -> Finding:
+    def _lost(self, name: str) -> Finding:
         """Return the finding that a change has no place."""
         near = difflib.get_close_matches(name, self.tensors, 3)
         return lost_target(f"this {type(self.model).__name__}", name, near)
 
-    def spot(self, name: str, contributions: tuple[Contribution, ...], *, own: bool) -> Spot:
+    def _spot(self, name: str, contributions: tuple[Contribution, ...], *, own: bool) -> Spot:
         """Return a parameter that changes."""
         module, _, parameter = name.rpartition(".")
         owner = self.model.get_submodule(module)
-        return Spot(owner, parameter, name, contributions, own, self.tensors)
+        return Spot(owner, parameter, name, contributions, own, self.tensors[name])
 
 
 def _entry(name: str, tensor: torch.Tensor) -> TensorEntry:
@@ -144,8 +159,9 @@ def _ties(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
     first: dict[tuple[object, ...], str] = {}
     ties = {}
     for name, tensor in tensors.items():
-        key = (tensor.data_ptr(), tensor.device, tensor.shape, tensor.stride())
-        if tensor.is_meta or tensor.numel() == 0 or (source := first.setdefault(key, name)) == name:
+        held = local(tensor)
+        key = (held.data_ptr(), held.device, tensor.shape, held.shape, held.stride())
+        if tensor.is_meta or held.numel() == 0 or (source := first.setdefault(key, name)) == name:
             continue
         ties[name] = source
     return ties
@@ -191,6 +207,7 @@ def _check_memory(
 
 def _span(tensor: torch.Tensor) -> tuple[int, int]:
     """Return first and last + 1 byte that a tensor may touch."""
+    tensor = local(tensor)
     last = sum(
         (size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rankloom.apply.identity import check_identity
+from rankloom.apply.live.shards import is_sharded, local
 from rankloom.apply.transfer import view_bytes
 from rankloom.base.fingerprint import Leaf, fingerprint_of
 from rankloom.change.dtypes import ALL_CODES
@@ -47,6 +48,8 @@ def check_live_identity(model: nn.Module, expected: Fingerprint | None) -> None:
 
 def _fingerprint(model: nn.Module, expected: Fingerprint) -> Fingerprint | None:
     """Return the identity of a model, or ``None`` if it cannot be compared with ``expected``."""
+    if any(map(is_sharded, model.state_dict(keep_vars=True).values())):
+        return None  # no process has all values
     leaves = _leaves(model)
     config = _config(model)
     named = next(
@@ -115,7 +118,7 @@ def _config(model: nn.Module) -> dict[str, Any]:
 def _state(model: nn.Module) -> _State | None:
     try:
         return {
-            name: (tensor.data_ptr(), tensor._version)
+            name: (local(tensor).data_ptr(), tensor._version)
             for name, tensor in model.state_dict(keep_vars=True).items()
         }
     except RuntimeError:  # tensors made in inference mode have no version
