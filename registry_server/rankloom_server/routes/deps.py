@@ -39,7 +39,8 @@ def _adapter(namespace: str, name: str) -> AdapterName:
 AdapterDep = Annotated[AdapterName, Depends(_adapter)]
 
 
-def _actor(request: Request, service: ServiceDep, bearer: Bearer) -> Actor:
+def actor_of(request: Request, service: ServiceDep, bearer: Bearer) -> Actor:
+    """Return who asks, once that counts among the requests that it may send."""
     token = bearer.credentials if bearer else None
     address = request.client.host if request.client else "somewhere"
     try:
@@ -57,7 +58,7 @@ def _rates(request: Request) -> Rates:
     return cast(Rates, request.app.state.rates)
 
 
-ActorDep = Annotated[Actor, Depends(_actor)]
+ActorDep = Annotated[Actor, Depends(actor_of)]
 
 
 def _require(scope: Scope) -> Callable[[Request, Service, Actor], Service]:
