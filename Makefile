@@ -36,6 +36,7 @@ serve: $(VENV)/.dev  ## A registry on this machine
 	$(BIN)/loractl serve
 
 bench: $(VENV)/.dev  ## The benchmarks; results in benchmarks/results
+	$(BIN)/python benchmarks/apply_kernels.py
 	$(BIN)/python benchmarks/apply_checkpoint.py
 	$(BIN)/python benchmarks/command_latency.py
 	$(BIN)/python benchmarks/validation.py

@@ -27,6 +27,7 @@ from rankloom.apply.steps import plan_shard
 from rankloom.apply.stores import Sources
 from rankloom.apply.workers import Job, usual_workers
 from rankloom.change.dtypes import CODES, FLOATS
+from rankloom.change.threads import one_thread
 from rankloom.digest import of_bytes, of_json
 from rankloom.errors import BaseError, RefError
 from rankloom.files import check_output
@@ -113,7 +114,8 @@ def apply_to_checkpoint(
         )
         if not allow_no_effect:
             check_effect(placed, unchanged)
-        replayed = replay(placed, partial.content, seed)
+        with one_thread():  # its operations are small, and would wait for each other's threads
+            replayed = replay(placed, partial.content, seed)
         nbytes = sum(path.stat().st_size for path in partial.content.iterdir())
     seconds = time.perf_counter() - began
     return ApplyReport(len(placed), unchanged, replayed, nbytes, seconds)
