@@ -227,8 +227,9 @@ class Composition:
         arguments goes on with the files that were finished.
 
         Args:
-            base: the base's folder; it is only read.
-            output: the folder to make.
+            base: the base's folder, or ``s3://bucket/prefix``; it is only read. In S3 its identity
+                is checked by names and shapes, with a warning.
+            output: the folder to make, or ``s3://bucket/prefix``.
             dtype: convert floating tensors to this (``"bfloat16"``, …); default: the recipe's,
                 else each keeps its own.
             shard_bytes: largest size of a file's tensors; default: the same files as the base.
@@ -242,28 +243,33 @@ class Composition:
             IntegrityError: what was written is not what the adapters give; nothing was kept.
         """
         from rankloom.apply.checkpoint import apply_to_checkpoint
+        from rankloom.apply.places import open_base
+        from rankloom.apply.s3 import is_s3
         from rankloom.base.fingerprint import fingerprint
-        from rankloom.base.reader import read
         from rankloom.files import check_output
 
-        check_output(Path(output))
-        model, found = read(Path(base)), None
-        if self.base is not None:
-            recorded = bool(self.base.exact or self.base.bf16)
-            found = fingerprint(model, values=recorded, cache=self._cache)
-        return apply_to_checkpoint(
-            model,
-            self.changes,
-            Path(output),
-            expected=self.base,
-            found=found,
-            dtype=dtype or self.dtype,
-            shard_bytes=shard_bytes,
-            workers=workers,
-            seed=self.digest,
-            allow_no_effect=self.demands.allow_no_effect,
-            progress=progress,
-        )
+        out = str(output) if is_s3(output) else Path(output)
+        if isinstance(out, Path):
+            check_output(out)
+        remote, found = is_s3(base), None
+        with open_base(base) as (model, sources):
+            if self.base is not None:
+                recorded = bool(self.base.exact or self.base.bf16) and not remote
+                found = fingerprint(model, values=recorded, cache=self._cache)
+            return apply_to_checkpoint(
+                model,
+                self.changes,
+                out,
+                sources=sources if remote else None,
+                expected=self.base,
+                found=found,
+                dtype=dtype or self.dtype,
+                shard_bytes=shard_bytes,
+                workers=workers,
+                seed=self.digest,
+                allow_no_effect=self.demands.allow_no_effect,
+                progress=progress,
+            )
 
     def apply(
         self,

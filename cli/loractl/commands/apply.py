@@ -10,8 +10,6 @@ import click
 from loractl import options, output
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from loractl.composed import Composed
 
 _DTYPES = ("float64", "float32", "bfloat16", "float16")
@@ -19,8 +17,15 @@ _DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 @click.command()
 @options.composed
-@click.option("--base", required=True, metavar="DIR", help="The base's folder; never changed.")
-@options.output("Where the merged checkpoint goes.", required=True)
+@click.option("--base", required=True, metavar="DIR|s3://…", help="The base; never changed.")
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    required=True,
+    metavar="DIR|s3://…",
+    help="Where the merged checkpoint goes.",
+)
 @click.option("--dtype", type=click.Choice(_DTYPES), help="Dtype of changed tensors.")
 @click.option(
     "--shard-size",
@@ -35,7 +40,7 @@ _DTYPES = ("float64", "float32", "bfloat16", "float16")
 def apply(
     how: Composed,
     base: str,
-    target: Path,
+    target: str,
     dtype: str | None,
     shard_size: int | None,
     workers: int | None,

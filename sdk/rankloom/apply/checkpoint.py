@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -23,6 +24,7 @@ from rankloom.apply.place import place
 from rankloom.apply.replay import check_effect, replay
 from rankloom.apply.report import ApplyReport
 from rankloom.apply.resharding import plan_resharded
+from rankloom.apply.s3 import is_s3, s3_output
 from rankloom.apply.steps import plan_shard
 from rankloom.apply.stores import Sources
 from rankloom.apply.workers import Job, usual_workers
@@ -35,9 +37,11 @@ from rankloom.tensorfile.header import Header, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from contextlib import AbstractContextManager
 
+    from rankloom.apply.partial import Partial
     from rankloom.apply.placed import Placed
+    from rankloom.apply.s3 import S3Output
     from rankloom.apply.steps import ShardPlan
     from rankloom.base.model import Base
     from rankloom.change.formula import TargetChange
@@ -47,8 +51,9 @@ if TYPE_CHECKING:
 def apply_to_checkpoint(
     base: Base,
     changes: Sequence[TargetChange],
-    out: Path,
+    out: Path | str,
     *,
+    sources: Sources | None = None,
     expected: Fingerprint | None = None,
     found: Fingerprint | None = None,
     dtype: str | None = None,
@@ -68,7 +73,9 @@ def apply_to_checkpoint(
     Args:
         base: the checkpoint to read.
         changes: what is added to which parameter.
-        out: the folder to make.
+        out: the folder to make, or ``s3://bucket/prefix``.
+        sources: where the base's tensors come from, if not from its files; then, and if the output
+            is in S3, nothing is read again and compared.
         expected: identity of the base that the changes were made for.
         found: identity of ``base``.
         dtype: ``"float32"``, ``"bfloat16"``, …: convert all floating tensors; default: keep.
@@ -90,20 +97,22 @@ def apply_to_checkpoint(
     """
     began = time.perf_counter()
     chosen = parse_dtype(dtype)
-    check_output(out)
+    if not is_s3(out):
+        check_output(Path(out))
     check_identity(expected, found, str(base.path))
     placement = place(base, changes)
     placed = placement.tensors
     plans = _plan(base, placed, chosen, shard_bytes)
-    with partial_output(out, _identity(base, plans, seed)) as partial, Sources() as sources:
+    with _output(out, _identity(base, plans, seed)) as partial, Sources() as own:
         kept = partial.finished()
         todo = [plan for plan in plans if plan.name not in kept]
         beside = sum(path.stat().st_size for path in companions(base))
         counter = _Counter(sum(plan.nbytes for plan in plans) + beside, progress)
-        check_space(out, sum(plan.nbytes for plan in todo) + beside)
+        if not is_s3(out):
+            check_space(Path(out), sum(plan.nbytes for plan in todo) + beside)
         copy_companions(base, partial.content)
         counter.add(beside + sum(one.nbytes for one in kept.values()))
-        Job(todo, sources, partial).run(workers or usual_workers(), counter.add)
+        Job(todo, sources or own, partial).run(workers or usual_workers(), counter.add)
         rewrite_config(partial.content, placement.config)
         if chosen is not None:
             rewrite_dtype(partial.content, CODES[chosen])
@@ -114,11 +123,23 @@ def apply_to_checkpoint(
         )
         if not allow_no_effect:
             check_effect(placed, unchanged)
-        with one_thread():  # its operations are small, and would wait for each other's threads
-            replayed = replay(placed, partial.content, seed)
+        replayed = 0 if sources or is_s3(out) else _replay(placed, partial.content, seed)
         nbytes = sum(path.stat().st_size for path in partial.content.iterdir())
+        if is_s3(out):
+            nbytes += sum(plan.nbytes for plan in plans)
     seconds = time.perf_counter() - began
     return ApplyReport(len(placed), unchanged, replayed, nbytes, seconds)
+
+
+def _output(
+    out: Path | str, identity: str
+) -> AbstractContextManager[Partial] | AbstractContextManager[S3Output]:
+    return s3_output(str(out)) if is_s3(out) else partial_output(Path(out), identity)
+
+
+def _replay(placed: Sequence[Placed], folder: Path, seed: str) -> int:
+    with one_thread():  # its operations are small, and would wait for each other's threads
+        return replay(placed, folder, seed)
 
 
 def _plan(
