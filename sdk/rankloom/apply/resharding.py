@@ -87,7 +87,7 @@ def shard_names(like: str, count: int) -> tuple[str, ...]:
         like: a file of the base, whose first part they share.
         count: how many.
     """
-    stem = re.sub(r"-\d+-of-\d+$", "", like.removesuffix(_SUFFIX))
+    stem = re.sub(r"-\d{5}(-of-\d{5})?$", "", like.removesuffix(_SUFFIX))
     if count == 1:
         return (stem + _SUFFIX,)
     return tuple(f"{stem}-{n:05}-of-{count:05}{_SUFFIX}" for n in range(1, count + 1))
