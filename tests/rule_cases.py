@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from adapter_folder import manifest_of
 from folders import (
     PREFIX,
     SHAPES,
@@ -36,6 +37,9 @@ ARRAYS = base_tensors()
 DATA = tensor_file(factors())
 HEAD = {**SHAPES, "lm_head": (10, 8)}
 HEADED = {"target_modules": ["q_proj", "v_proj", "lm_head"]}
+SQUARE = {"mix": (8, 8)}
+SQUARE_ARRAYS = {"mix.weight": np.ones((8, 8), np.float32), "mix.bias": np.ones(8, np.float32)}
+MIX = {"target_modules": ["mix"]}
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ def on(
     arrays: dict[str, Any] | None = None,
     expected: dict[str, Any] | None = None,
     base_fields: dict[str, Any] | None = None,
+    base_files: dict[str, str] | None = None,
     text: str | None = None,
     **fields: object,
 ) -> Make:
@@ -63,6 +68,7 @@ def on(
         arrays: tensors of the base.
         expected: tensors of the base that it was made for.
         base_fields: fields of the base's config.
+        base_files: more files of its folder.
         text: the whole text of the adapter's config.
         fields: fields of the adapter's config.
     """
@@ -75,6 +81,8 @@ def on(
             (folder / name).write_text(content)
         content = {name: tensor(values) for name, values in (arrays or ARRAYS).items()}
         model = bases.read(base(place / "base", content, **(base_fields or {})))
+        for name, told in (base_files or {}).items():
+            (model.path / name).write_text(told)
         found = fingerprint(model)
         other = {name: tensor(values) for name, values in (expected or {}).items()}
         wanted = fingerprint(bases.read(base(place / "other", other))) if expected else None
@@ -167,6 +175,34 @@ def offset_by(count: int) -> bytes:
     return header(move)
 
 
+def flipped(**fields: object) -> Make:
+    """Return what changes the config beside recorded weights."""
+
+    def make(place: Path) -> Report:
+        folder = adapter(place / "adapter")
+        (folder / "rankloom.json").write_bytes(manifest_of(folder).canonical())
+        return validate(adapter(folder, **fields))
+
+    return make
+
+
+def embedding(rows: int) -> dict[str, Any]:
+    """Return the usual factors and an embedding of so many rows."""
+    name = f"{PREFIX}model.embed_tokens.weight"
+    return {**factors(), name: tensor(np.ones((rows, 8), np.float32))}
+
+
+def one_larger(times: float) -> dict[str, Any]:
+    """Return factors for some layers, of which one B is larger."""
+    content = layers(4)
+    name = f"{PREFIX}{Q}.lora_B.weight"
+    dtype, shape, data = content[name]
+    values = np.frombuffer(data, np.float32) * np.float32(times)
+    return {**content, name: (dtype, shape, values.tobytes())}
+
+
+EMBEDDED = {"modules_to_save": ["embed_tokens"]}
+NESTED = "{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}"
 SOUND = on()
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12\n"
 CONFIG = json.dumps(config())
@@ -201,6 +237,7 @@ CASES: dict[str, Case] = {
     "CFG005": Case(on(lora_alpha=0), on(lora_alpha=0.5)),
     "CFG006": Case(on(target_modules=["q_proj"]), on(target_modules=r".*\.[qv]_proj")),
     "CFG007": Case(on(use_dora=True), on(use_dora=False)),
+    "CFG008": Case(flipped(use_rslora=True), flipped()),
     "CFG009": Case(on(layer_replication=[[0, 1], [0, 1]]), on(layer_replication=None)),
     "CFG010": Case(on(init_lora_weights="loftq"), on(init_lora_weights="gaussian")),
     "CFG011": Case(on(new_field=7), on(new_field=None)),
@@ -244,11 +281,20 @@ CASES: dict[str, Case] = {
             **HEADED,
         ),
     ),
+    "BASE005": Case(on(embedding(12), **EMBEDDED), on(embedding(10), **EMBEDDED)),
     "BASE006": Case(
         on(arrays={**ARRAYS, f"{Q}.weight": np.zeros((6, 4), np.int8)}),
         on(arrays={**ARRAYS, "model.other.weight": np.zeros((6, 4), np.int8)}),
     ),
+    "BASE008": Case(
+        on(factors(SQUARE), arrays=SQUARE_ARRAYS, base_fields={"model_type": None}, **MIX),
+        on(factors(SQUARE), arrays=SQUARE_ARRAYS, **MIX),
+    ),
     "NUM001": Case(on(poisoned(np.inf)), on(poisoned(3e38))),
+    "NUM002": Case(
+        on(one_larger(1e6), arrays=tensors_of_base(4)),
+        on(one_larger(20), arrays=tensors_of_base(4)),
+    ),
     "NUM003": Case(on(zeros("lora_B")), on(with_factor("lora_B", np.zeros((6, 2), np.float32)))),
     "SEC001": Case(on(files={"handler.py": ""}), on(files={"README.md": ""})),
     "SEC002": Case(on(auto_map={"a": "b.c"}), on(auto_map=None)),
@@ -257,5 +303,13 @@ CASES: dict[str, Case] = {
         on(base_model_name_or_path="acme/tiny"),
     ),
     "SEC004": Case(on(files={"readme.md": "", "README.md": ""}), on(files={"README.md": ""})),
+    "SEC005": Case(
+        on(files={"chat_template.jinja": "{{ a }}"}, base_files={"chat_template.jinja": "{{ b }}"}),
+        on(files={"chat_template.jinja": "{{ a }}"}, base_files={"chat_template.jinja": "{{ a }}"}),
+    ),
+    "SEC006": Case(
+        on(files={"chat_template.jinja": NESTED}),
+        on(files={"chat_template.jinja": "{% for m in messages %}{{ '**' + m }}{% endfor %}"}),
+    ),
     "SEC010": Case(on(target_modules="([a-z_.0-9]+)+!"), on(target_modules=r".*_proj")),
 }

@@ -10,6 +10,7 @@ from rankloom.adapter.change import Computed, Replacement, Rows
 from rankloom.base import tying
 from rankloom.base.heads import brings_head
 from rankloom.base.locate import locate, nearest
+from rankloom.base.orientation import is_assumed
 from rankloom.base.pieces import parameter_shape
 from rankloom.errors import BaseError, IncompatibleError
 from rankloom.tensorfile.entries import FLOATS
@@ -77,12 +78,16 @@ def _lost(base: Base, lost: list[Target]) -> Iterator[Finding]:
 
 
 def shapes(placed: Placed) -> Iterator[Finding]:
-    """BASE002: the change has the shape of the parameter, however many tensors hold it."""
+    """BASE002, BASE005: the change has the parameter's shape, in however many tensors it lies."""
     for _, group in groupby(placed, key=lambda pair: id(pair[0])):
         pairs = list(group)
         target, pieces = pairs[0][0], tuple(piece for _, piece in pairs)
         expected, found = target.change.shape, parameter_shape(pieces)
-        if found == expected or expected is None or _is_resized(target.change, found):
+        if found == expected or expected is None:
+            continue
+        if _is_resized(target.change, found):
+            message = f"{target.name} has {expected[0]} rows, the base has {found[0]}"
+            yield RULES["BASE005"].finding(message, where=target.name)
             continue
         if pieces[0].entry.dtype in FLOATS:
             stored = list(pieces[0].entry.shape) if len(pieces) == 1 else list(found)
@@ -120,3 +125,18 @@ def quantised(placed: Placed) -> Iterator[Finding]:
         first = next(iter(bad))
         message = f"the base stores {named(list(bad))} as {bad[first]}: it is quantised"
         yield RULES["BASE006"].finding(message, where=first)
+
+
+def assumed(placed: Placed, base: Base) -> Iterator[Finding]:
+    """BASE008: something tells how each changed matrix is stored."""
+    stored = {
+        piece.entry.name: target for target, piece in placed if piece.entry.name in base.tensors
+    }
+    names = [
+        name
+        for name, target in stored.items()
+        if not isinstance(target.change, Replacement | Rows) and is_assumed(base, name)
+    ]
+    if names:
+        message = f"{named(names)} are square, and nothing tells how they are stored"
+        yield RULES["BASE008"].finding(f"{message}: taken as (out, in)", where=names[0])

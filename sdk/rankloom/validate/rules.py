@@ -157,6 +157,13 @@ _ALL = (
         _PEFT,
     ),
     Rule(
+        "CFG008",
+        _E,
+        "The config beside recorded weights is the recorded one",
+        "The same weights under another scale are another adapter, which nobody pushed.",
+        "Pull it again; if the change was meant, remove rankloom.json and push it anew.",
+    ),
+    Rule(
         "CFG009",
         _E,
         "No layer is replicated",
@@ -250,7 +257,7 @@ _ALL = (
     ),
     Rule(
         "BASE001",
-        _W,
+        _E,
         "The base is named",
         "Nobody can tell what the adapter was trained on.",
         "Push it with --base.",
@@ -271,11 +278,19 @@ _ALL = (
     ),
     Rule(
         "BASE004",
-        _W,
+        _E,
         "No target is tied to another tensor",
         "A tied head is the input embedding once more. Applying gives each a tensor of its own; an "
         "engine that serves the adapter on the tied base changes both, or loses one.",
         "For such engines untie the base first (tie_word_embeddings=false, with its own head).",
+    ),
+    Rule(
+        "BASE005",
+        _E,
+        "Saved modules have as many rows as those of the base",
+        "PEFT and engines fail on another vocabulary, or read past the end of it. Applying writes "
+        "the new size.",
+        "Resize the base first (resize_token_embeddings), or apply the adapter to it.",
     ),
     Rule(
         "BASE006",
@@ -293,11 +308,28 @@ _ALL = (
         "Copy or save the base again.",
     ),
     Rule(
+        "BASE008",
+        _I,
+        "The base tells how its square matrices are stored",
+        "transformers' Conv1D keeps (in, out), torch's Linear (out, in). A square matrix with a "
+        "bias, without the config of a known model, may be either; it is taken as a Linear's.",
+        "Put the config.json of its model beside the base, or apply to the live model.",
+    ),
+    Rule(
         "NUM001",
         _E,
         "All values are finite",
         "One NaN or infinity makes every output NaN.",
         "Go back to a checkpoint from before the training diverged.",
+    ),
+    Rule(
+        "NUM002",
+        _I,
+        "No delta is far from the others",
+        "A single delta that is a thousand times as large as the rest, or has one direction where "
+        "they have many, is mostly a slip or an edit. It is advice only: backdoors exist that "
+        "stand out in no such way.",
+        "Look at how it was trained; evaluate it before it is used.",
     ),
     Rule(
         "NUM003",
@@ -333,6 +365,22 @@ _ALL = (
         "Files lie in the folder and have distinct plain names",
         "Links and odd names reach files outside it.",
         "Copy the folder with its links followed.",
+    ),
+    Rule(
+        "SEC005",
+        _E,
+        "The chat template is the base's",
+        "A template decides what the model is told; one that differs can add words that nobody "
+        "wrote, for certain questions only.",
+        "Remove the template from the adapter's folder, or put it into the base's.",
+    ),
+    Rule(
+        "SEC006",
+        _E,
+        "Chat templates end",
+        "Engines render the template for each request; loops in loops over large ranges never "
+        "end, and large repetitions fill the memory. rankloom renders none.",
+        "Remove the template from the adapter's folder.",
     ),
     Rule(
         "SEC010",

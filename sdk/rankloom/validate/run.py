@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rankloom.adapter import reader
 from rankloom.finding import Finding, Severity
 from rankloom.fingerprint import Fingerprint, Level
-from rankloom.validate import content, fit, same_base, serving
+from rankloom.validate import chat, content, fit, norms, same_base, serving
 from rankloom.validate.engines import subject as subjects
 from rankloom.validate.report import Report
 from rankloom.validate.rules import RULES
@@ -37,9 +37,15 @@ HEADERS: _Content = {
     "CFG006": content.target_modules,
     "TEN006": content.missing_layers,
     "TEN008": content.one_dtype,
+    "SEC006": chat.endless,
 }
-VALUES: _Content = {"NUM001": content.finite, "NUM003": content.not_zero}
-FIT = ("TEN005", "BASE002", "BASE004", "BASE006", "BASE007")
+VALUES: _Content = {
+    "NUM001": content.finite,
+    "NUM002": norms.outliers,
+    "NUM003": content.not_zero,
+    "CFG008": content.recorded,
+}
+FIT = ("TEN005", "BASE002", "BASE004", "BASE005", "BASE006", "BASE007", "BASE008", "SEC005")
 _HEADERS_ONLY = "headers only"
 _NO_BASE = "no base was given"
 _NO_ENGINE = "no engine was named"
@@ -138,7 +144,7 @@ def validate(
     else:
         run.findings += adapter.findings
     run.checked += FILES
-    run.findings += content.imported(adapter)
+    run.findings += content.stricter(adapter)
     _content(run, adapter, headers_only=headers_only)
     placing = _fit(run, adapter, base)
     run.check("BASE001", content.base_named(adapter) if not (expected or found) else ())
@@ -219,6 +225,9 @@ def _fit(run: _Run, adapter: Adapter, base: Base | None) -> Placing:
     run.check("BASE002", fit.shapes(placed))
     run.check("BASE004", fit.tied(placed, base))
     run.check("BASE006", fit.quantised(placed))
+    run.check("SEC005", chat.differing(adapter, base))
+    run.checked.append("BASE005")  # found with the shapes
+    run.check("BASE008", fit.assumed(placed, base))
     run.checked.append("BASE007")  # what could not be placed for it is in the findings
     return placing
 
