@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from rankloom_kernels.backends import accepts, choose
+from rankloom_kernels.gpu.tables import dtypes_of
 from rankloom_kernels.lowrank import merge_reference
 from rankloom_kernels.merge import OnTriton
 from rankloom_kernels.workspace import Workspace
@@ -62,7 +63,11 @@ def dora_(
         if reason := kernel.refuses():
             return reason
         is_by_rows = kernel.jobs[0].out.shape == target.shape and target.stride(-1) == 1
-        return None if is_by_rows else "its kernel needs rows that are contiguous"
+        if not is_by_rows:
+            return "its kernel needs rows that are contiguous"
+        from rankloom_kernels.gpu.check import dora_differs
+
+        return dora_differs(weight.device, dtypes_of(kernel.jobs))
 
     if choose(backend, {"triton": refuses, "torch": accepts}) == "triton":
         from rankloom_kernels.gpu.dora import give_length

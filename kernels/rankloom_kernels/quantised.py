@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Self, TypeAlias
 import torch
 
 from rankloom_kernels.backends import accepts, choose
+from rankloom_kernels.gpu.tables import Job, factor_dtype
 from rankloom_kernels.lowrank import merge_reference
 from rankloom_kernels.separate import refuses_separate
 
@@ -228,7 +229,13 @@ def merge_quantised_(
     def refuses() -> str | None:
         if not (weight.codes.is_contiguous() and weight.scale.is_contiguous()):
             return "its kernels need codes and scales that are contiguous"
-        return refuses_separate(terms, weight.codes.device, asked=backend is not None)
+        device = weight.codes.device
+        if reason := refuses_separate(terms, device, asked=backend is not None):
+            return reason
+        from rankloom_kernels.gpu.check import quantised_differs
+
+        factors = factor_dtype([Job(weight.codes, weight.codes, tuple(terms))])
+        return quantised_differs(device, type(weight).__name__, factors)
 
     if choose(backend, {"triton": refuses, "torch": accepts}) == "triton":
         from rankloom_kernels.gpu.quantised import add_quantised

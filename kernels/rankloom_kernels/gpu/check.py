@@ -6,13 +6,17 @@ from functools import cache
 
 import torch
 
+from rankloom_kernels.dora import dora_reference
 from rankloom_kernels.elect import Election, Keep, elect_reference
 from rankloom_kernels.gpu.deltas import deltas
+from rankloom_kernels.gpu.dora import give_length
 from rankloom_kernels.gpu.elect import merge_elected
 from rankloom_kernels.gpu.low_rank import add_low_rank
+from rankloom_kernels.gpu.quantised import add_quantised
 from rankloom_kernels.gpu.strict import add_in_order
-from rankloom_kernels.gpu.tables import Job
+from rankloom_kernels.gpu.tables import Dtypes, Job
 from rankloom_kernels.lowrank import merge_reference
+from rankloom_kernels.quantised import Fp8, Int8, Nf4
 from rankloom_kernels.strict import exact_parts, merge_in_order_
 from rankloom_kernels.terms import Term
 
@@ -92,6 +96,60 @@ def deltas_differ(device: torch.device, factors: torch.dtype) -> str | None:
         return None
     return f"{wrong} of {truth.numel()} elements of a trial on {device} are wrong ({factors})"
 
+
+@cache
+def dora_differs(device: torch.device, dtypes: Dtypes) -> str | None:
+    """Return how the DoRA kernel's result differs from the formula on a device, or ``None``.
+
+    Args:
+        device: where the kernel runs.
+        dtypes: of weight, output and factors.
+    """
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(_SHAPE, generator=generator).to(dtypes.weight)
+    terms = [_term(rank, dtypes.factors, generator) for rank in (16, 24)]
+    lengths = torch.rand(_SHAPE[0], generator=generator) * 12
+    truth = dora_reference(start, terms, lengths)
+    result = torch.full(_SHAPE, torch.nan, dtype=dtypes.out, device=device)
+    moved = tuple(Term(b.to(device), a.to(device), c) for b, a, c in terms)
+    give_length(Job(start.to(device), result, moved), lengths.to(device))
+    allowed = truth.abs() * (torch.finfo(dtypes.out).eps / 2) + 1e-5
+    wrong = int((~((result.cpu().double() - truth).abs() <= allowed)).sum())
+    return f"{wrong} elements of a trial on {device} are wrong ({dtypes})" if wrong else None
+
+
+@cache
+def quantised_differs(device: torch.device, like: str, factors: torch.dtype) -> str | None:
+    """Return how the result on quantised weights differs from torch's on a device, or ``None``.
+
+    Args:
+        device: where the kernel runs.
+        like: name of a class of :mod:`rankloom_kernels.quantised`.
+        factors: dtype of the factors.
+    """
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(_BLOCKS, generator=generator)
+    kinds = {
+        "Nf4": Nf4(torch.zeros(80, 96, dtype=torch.uint8), torch.zeros(80, 3)),
+        "Int8": Int8(torch.zeros(80, 192, dtype=torch.int8), torch.ones(80, 1)),
+        "Fp8": Fp8(torch.zeros(80, 192).to(torch.float8_e4m3fn), torch.ones(1, 2)),
+    }
+    start = kinds[like].requantised(values)
+    b, a = (torch.randn(size, generator=generator).to(factors) for size in ((80, 16), (16, 192)))
+    truth = start.requantised(merge_reference(start.dequantised(), [Term(b, a, 0.1)]).float())
+    found = type(start)(start.codes.to(device), start.scale.to(device))
+    add_quantised(found, [Term(b.to(device), a.to(device), 0.1)])
+    differ = found.codes.cpu().view(torch.uint8) != truth.codes.view(torch.uint8)
+    # A sum may lie so near to the middle of two codes that float32 takes the other.
+    if int(differ.sum()) <= _MAY_DIFFER and torch.allclose(
+        found.scale.cpu(), truth.scale, rtol=1e-5
+    ):
+        return None
+    return f"{int(differ.sum())} codes of a trial on {device} are wrong ({like}, {factors})"
+
+
+_BLOCKS = (80, 192)
+_MAY_DIFFER = 8
 
 _KEEP = Keep((0.5, 0.25), keys=(1, 2))
 _ELECTION = Election((0.5, 0.25), sign_election="none", divide_by="none")
