@@ -16,7 +16,7 @@ from rankloom_kernels.gpu.quantised import add_quantised
 from rankloom_kernels.gpu.strict import add_in_order
 from rankloom_kernels.gpu.tables import Dtypes, Job
 from rankloom_kernels.lowrank import merge_reference
-from rankloom_kernels.quantised import Fp8, Int8, Nf4
+from rankloom_kernels.quantised import Fp8, Int8, Nf4, Quantised
 from rankloom_kernels.strict import exact_parts, merge_in_order_
 from rankloom_kernels.terms import Term
 
@@ -129,7 +129,7 @@ def quantised_differs(device: torch.device, like: str, factors: torch.dtype) -> 
     """
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(_BLOCKS, generator=generator)
-    kinds = {
+    kinds: dict[str, Quantised] = {
         "Nf4": Nf4(torch.zeros(80, 96, dtype=torch.uint8), torch.zeros(80, 3)),
         "Int8": Int8(torch.zeros(80, 192, dtype=torch.int8), torch.ones(80, 1)),
         "Fp8": Fp8(torch.zeros(80, 192).to(torch.float8_e4m3fn), torch.ones(1, 2)),
