@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check lint types contracts pytest fuzz serve bench gpu-check clean
+.PHONY: demo test check lint types contracts pytest fuzz engines-check serve bench gpu-check clean
 
 demo: $(VENV)/.demo  ## The main job, from end to end, on a real model
 	$(BIN)/python examples/demo.py
@@ -31,6 +31,12 @@ fuzz: $(VENV)/.dev  ## Mutated headers, read by us and by safetensors
 	mkdir -p .fuzz
 	$(BIN)/python tests/fuzz/header_target.py -max_total_time=$(FUZZ_SECONDS) -timeout=5 \
 		-artifact_prefix=.fuzz/ -dict=tests/fuzz/header.dict .fuzz tests/fuzz/seeds
+
+engines-check: $(VENV)/.dev  ## Our table of engines against their wheels (400 MB, never imported)
+	$(BIN)/pip download --quiet --no-deps --only-binary :all: --require-hashes \
+		--requirement scripts/engine_wheels.txt --dest .engines
+	$(BIN)/python scripts/engine_drift.py .engines/*.whl
+	$(BIN)/python scripts/engine_differential.py .engines/vllm-*.whl
 
 serve: $(VENV)/.dev  ## A registry on this machine
 	$(BIN)/loractl serve
@@ -60,4 +66,4 @@ $(VENV)/.dev: $(VENV)/.demo
 	touch $@
 
 clean:
-	rm -rf $(VENV) .demo .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .demo .engines .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis

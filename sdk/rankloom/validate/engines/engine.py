@@ -98,6 +98,8 @@ class Engine:
         ranks: which ranks it takes.
         reads: what it knows by name.
         cells: what it does with each feature, by the feature's name.
+        sources: digest of each place that was read, as ``path:symbol``, so that a newer release
+            shows which have changed; empty where there is no wheel to compare.
     """
 
     name: str
@@ -108,6 +110,7 @@ class Engine:
     ranks: Ranks = field(default_factory=Ranks)
     reads: Reads = field(default_factory=Reads)
     cells: Mapping[str, Cell] = field(default_factory=dict, hash=False)
+    sources: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def max_rank(self) -> int | None:

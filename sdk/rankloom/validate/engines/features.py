@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rankloom.validate.engines import of_base, of_config, of_tensors
-from rankloom.validate.engines.feature import Needs, feature
+from rankloom.validate.engines.feature import Needs, feature, leaf
 from rankloom.validate.engines.of_config import HEADS, VOCABULARY
 
 if TYPE_CHECKING:
@@ -38,11 +38,11 @@ _ALL = (
             of_config.alpha_pattern),
     feature("ENG008", "bias", _C, "The engine takes trained biases", _MERGE, of_config.bias),
     feature("ENG009", "saved-vocabulary", _C, "The engine takes a saved embedding or head", _MERGE,
-            of_config.saved(lambda name: name in VOCABULARY)),
+            of_config.saved(lambda name: leaf(name) in VOCABULARY)),
     feature("ENG010", "saved-classifier", _C, "The engine takes a saved classifier", _MERGE,
             of_config.saved(lambda name: name in HEADS)),
     feature("ENG011", "saved-module", _C, "The engine takes other saved modules", _MERGE,
-            of_config.saved(lambda name: name not in VOCABULARY | HEADS)),
+            of_config.saved(lambda name: leaf(name) not in VOCABULARY and name not in HEADS)),
     feature("ENG012", "init", _C, "The base is as it was before the adapter began",
             "Convert it: 'loractl convert ADAPTER -o OUT --base BASE', or PEFT's "
             "path_initial_model_for_weight_conversion.", of_config.init),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 _TEXTS = ("name", "title", "version", "url", "read")
-_KEYS = {"schema", *_TEXTS, "ranks", "reads", "cells"}
+_KEYS = {"schema", *_TEXTS, "ranks", "reads", "cells", "sources"}
 
 
 class EngineFileError(ValueError):
@@ -37,17 +37,22 @@ def parse(text: str, file: str = "") -> Engine:
     """
     try:
         value = tomllib.loads(text)
-        _keys(value, _KEYS, required=_KEYS - {"ranks", "reads"})
+        _keys(value, _KEYS, required=_KEYS - {"ranks", "reads", "sources"})
         _check(value["schema"] == SCHEMA, f"schema is {value['schema']}, not {SCHEMA}")
         return Engine(
             **{name: _text(value, name) for name in _TEXTS},
             ranks=Ranks(**_typed(Ranks, value.get("ranks", {}))),
             reads=Reads(**_typed(Reads, value.get("reads", {}))),
             cells=_cells(value["cells"]),
+            sources=_sources(value.get("sources", {})),
         )
     except ValueError as error:
         message = f"{file}: {error}"
         raise EngineFileError(message) from None
+
+
+def _sources(value: Mapping[str, object]) -> dict[str, str]:
+    return {source: _text(value, source) for source in value}
 
 
 def _check(sound: bool, message: str) -> None:

@@ -17,8 +17,9 @@ VOCABULARY = frozenset(["embed_tokens", "lm_head", "wte", "word_embeddings", "em
 """Last names of modules that have a row for each token."""
 
 HEADS = frozenset(["classifier", "score"])
-"""Last names of modules that classify."""
+"""Names of modules that classify, as engines know them."""
 
+_NUMBERS = frozenset(["r", "lora_alpha"])
 _WORDS = frozenset(["all", "all-linear"])
 
 
@@ -39,10 +40,12 @@ def fields(subject: Subject, chosen: Chosen) -> Iterator[Hit]:
     for name in required:
         if name not in subject.config:
             yield Hit(f"the config has no {name}", name)
-    if "r" in required:
-        for name, value in _ranks(subject.config).items():
-            if isinstance(value, int) and value < 1:
-                yield Hit(f"{name} is {value}", name.partition("[")[0])
+        elif name in _NUMBERS and not isinstance(subject.config[name], int | float):
+            yield Hit(f"{name} is {subject.config[name]!r}", name)
+    for name, value in _ranks(subject.config).items() if "r" in required else ():
+        sound = value > 0 if isinstance(value, int) else name == "r" and isinstance(value, float)
+        if name.partition("[")[0] in subject.config and not sound:
+            yield Hit(f"{name} is {value!r}", name.partition("[")[0])
 
 
 def kind(subject: Subject, _: Chosen) -> Iterator[Hit]:
@@ -53,10 +56,10 @@ def kind(subject: Subject, _: Chosen) -> Iterator[Hit]:
 
 def rank(subject: Subject, chosen: Chosen) -> Iterator[Hit]:
     """A rank is larger than the engine is made for."""
-    whole = {name: value for name, value in _ranks(subject.config).items() if type(value) is int}
-    largest = max(whole, key=lambda name: whole[name], default=None)
-    if largest and chosen.limit is not None and whole[largest] > chosen.limit:
-        what = f"{largest} is {whole[largest]}, over {chosen.limit}"
+    ranks = {k: v for k, v in _ranks(subject.config).items() if isinstance(v, int | float)}
+    largest = max(ranks, key=lambda name: ranks[name], default=None)
+    if largest and chosen.limit is not None and ranks[largest] > chosen.limit:
+        what = f"{largest} is {ranks[largest]}, over {chosen.limit}"
         yield Hit(what, largest.partition("[")[0])
 
 
@@ -99,11 +102,11 @@ def _saved(subject: Subject, chosen: Chosen) -> list[str]:
 
 
 def saved(test: Callable[[str], bool]) -> Callable[[Subject, Chosen], Iterator[Hit]]:
-    """Return what finds saved modules whose last name passes a test."""
+    """Return what finds saved modules whose name passes a test."""
 
     def find(subject: Subject, chosen: Chosen) -> Iterator[Hit]:
         names = _saved(subject, chosen)
-        if found := [name for name in names if test(name.rpartition(".")[2])]:
+        if found := [name for name in names if test(name)]:
             yield Hit(f"modules_to_save holds {', '.join(found[:3])}", "modules_to_save")
 
     return find
