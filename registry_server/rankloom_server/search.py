@@ -120,11 +120,15 @@ def find(
         readable: namespaces that are shown beside the public ones; ``None``: all.
 
     Raises:
-        RefError: ``limit`` is not possible.
+        NotFoundError: there is no such base.
+        RefError: ``limit`` is not possible, or the text has no word.
     """
     if not 1 <= limit <= catalogue.MAX_PAGE:
         message = f"a page of {limit} versions is not possible"
         raise RefError(message, hint=f"ask for 1 to {catalogue.MAX_PAGE}")
+    if query.text.strip() and not words(query.text):
+        message = f"{query.text[:80]!r} has no word to search for"
+        raise RefError(message, hint="words are letters, digits and underscores")
     groups = _groups(connection, query)
     texts = sorted({key for group in groups for key in group} | set(_module_keys(query.within)))
     ids = _ids(connection, texts)

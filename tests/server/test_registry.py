@@ -79,6 +79,7 @@ def test_versions_are_numbered_and_latest_is_the_newest(
     assert resolve(registry, "zh-lang@v2") == versions[1]
     assert resolve(registry, versions[0].pinned) == versions[0]
     assert registry.show(NAME).versions == tuple(reversed(versions))
+    assert len({*versions, *registry.show(NAME).versions}) == 3, "a version can be in a set"
 
 
 def test_the_same_content_is_the_same_version_and_moves_no_bytes(

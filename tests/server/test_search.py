@@ -233,6 +233,9 @@ def test_by_any_door(registry: Registry, tmp_path: Path) -> None:
     assert found(labels=("a=b",)) == found(text="nothing like it") == []
     with pytest.raises(NotFoundError, match="base"):
         found(base="unknown")
+    assert len(found(text=" ")) == 2
+    with pytest.raises(RefError, match="no word"):
+        found(text="-- %")  # which would otherwise find everything
     for bad in ({"limit": 0}, {"limit": 201}):
         with pytest.raises(RefError):
             registry.search(VersionQuery(), **bad)

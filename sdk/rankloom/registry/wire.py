@@ -82,6 +82,10 @@ class Version(Message):
     metrics: dict[str, float] = Field(default_factory=dict)
     aliases: tuple[str, ...] = ()
 
+    def __hash__(self) -> int:
+        """Hash what never changes: the labels may, and a dict has no hash."""
+        return hash((self.namespace, self.name, self.digest))
+
     @property
     def adapter(self) -> ref.AdapterName:
         """The adapter's full name."""
