@@ -16,6 +16,7 @@
     │   ├── AuthError             9 / 401
     │   ├── ForbiddenError        9 / 403
     │   └── RateLimitError        3 / 429
+    ├── DiskError                 3 / 507   a file of this machine cannot be written
     ├── EvaluationError           3 / 422   the caller's evaluation of a model gave no score
     └── BackendUnavailableError  10 / 501   something that the step needs is not installed
 
@@ -133,6 +134,12 @@ class RateLimitError(RegistryError):
     """Too many requests."""
 
     code, exit_code, http_status = "rate-limited", 3, 429
+
+
+class DiskError(RankloomError):
+    """A file cannot be written: the disk is full, read-only, or not ours to write."""
+
+    code, exit_code, http_status = "disk", 3, 507
 
 
 class EvaluationError(RankloomError):

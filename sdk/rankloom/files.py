@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
-from rankloom.errors import ConflictError, IntegrityError
+from rankloom.errors import ConflictError, DiskError, IntegrityError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -34,6 +34,7 @@ def write_verified(
 
     Raises:
         IntegrityError: (or ``error``) the bytes are others; nothing is left behind.
+        DiskError: they cannot be written; nothing is left behind.
     """
     with _temporary(target) as (stream, temporary):
         seen, sha = 0, hashlib.sha256()
@@ -42,7 +43,8 @@ def write_verified(
             if seen > size:
                 break  # never store more than was promised, however much is sent
             sha.update(chunk)
-            stream.write(chunk)
+            with on_disk(target):
+                stream.write(chunk)
             if progress:
                 progress(len(chunk))
         found = "sha256:" + sha.hexdigest()
@@ -50,15 +52,32 @@ def write_verified(
             length = f"more than {size}" if seen > size else str(seen)
             message = f"REG002 bytes of {digest} are corrupt: got {length} of {size} bytes, {found}"
             raise error(message, hint="nothing was kept; repeat the transfer")
-        sync(stream)
-        temporary.chmod(0o644)  # mkstemp makes it private; an adapter in a shared cache is not
-        temporary.replace(target)
+        with on_disk(target):
+            sync(stream)
+            temporary.chmod(0o644)  # mkstemp makes it private; an adapter in a shared cache is not
+            temporary.replace(target)
+
+
+@contextlib.contextmanager
+def on_disk(path: Path) -> Iterator[None]:
+    """Say in words what the disk refuses while ``path`` is written.
+
+    Raises:
+        DiskError: the disk is full or read-only, or the folder is not ours.
+    """
+    try:
+        yield
+    except OSError as error:
+        message = f"{path} cannot be written: {error.strerror or error}"
+        hint = "make room or name another folder (RANKLOOM_HOME moves the cache), then try again"
+        raise DiskError(message, hint=hint) from error
 
 
 @contextlib.contextmanager
 def _temporary(target: Path) -> Iterator[tuple[IO[bytes], Path]]:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=PART, dir=target.parent)
+    with on_disk(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=PART, dir=target.parent)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as stream:

@@ -10,6 +10,7 @@ import pytest
 
 from rankloom.errors import IntegrityError, NotFoundError, RegistryError, UploadCorruptError
 from rankloom.registry import transfer
+from rankloom.registry.tally import Tally
 from rankloom.registry.wire import PutTarget
 
 DATA = bytes(range(256)) * 4096
@@ -71,10 +72,14 @@ def test_the_right_bytes_arrive_and_are_counted(site: Site, tmp_path: Path) -> N
     site.answers = [body(DATA)]
     counted: list[int] = []
     transfer.get(
-        site.url, tmp_path / "blob", digest=DIGEST, size=len(DATA), progress=counted.append
+        site.url,
+        tmp_path / "blob",
+        digest=DIGEST,
+        size=len(DATA),
+        tally=Tally(len(DATA), lambda done, _: counted.append(done)),
     )
     assert (tmp_path / "blob").read_bytes() == DATA
-    assert sum(counted) == len(DATA)
+    assert counted[-1] == len(DATA)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +110,7 @@ def test_a_cut_connection_is_tried_again(site: Site, tmp_path: Path) -> None:
 
 
 def test_a_connection_that_is_always_cut_is_reported(site: Site, tmp_path: Path) -> None:
-    site.answers = [body(DATA[:1000], promised=len(DATA))] * 3
+    site.answers = [body(DATA[:1000], promised=len(DATA))] * 4
     with pytest.raises(RegistryError, match="cannot be reached"):
         get(site.url, tmp_path / "blob")
     assert list(tmp_path.iterdir()) == []

@@ -5,20 +5,24 @@ Nothing here is trusted: what is handed out was hashed just before.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
 from typing import TYPE_CHECKING
 
 from rankloom import digest as digests
-from rankloom.files import output_folder, write_atomic
+from rankloom.errors import ConflictError
+from rankloom.files import on_disk, output_folder, write_atomic
 from rankloom.manifest import RECORD
 from rankloom.registry import transfer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from rankloom.manifest import FileEntry, Manifest
+    from rankloom.registry.tally import Tally
 
 
 class Cache:
@@ -32,28 +36,44 @@ class Cache:
         algorithm, _, text = digest.partition(":")
         return self._folder / "blobs" / algorithm / text[:2] / text
 
-    def fetch(
-        self, entry: FileEntry, url: Callable[[], str], progress: Callable[[int], None] | None
-    ) -> Path:
+    @contextlib.contextmanager
+    def used(self, *, alone: bool = False) -> Iterator[None]:
+        """Hold the cache while pulls fill it; ``alone``, nobody else has it meanwhile.
+
+        Raises:
+            ConflictError: ``alone``, and a pull is going on.
+        """
+        with on_disk(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            stream = (self._folder / ".lock").open("ab")
+        with stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+            except BlockingIOError as error:
+                message = f"the cache {self._folder} is in use by a pull"
+                raise ConflictError(message, hint="try again when it has ended") from error
+            yield
+
+    def fetch(self, entry: FileEntry, url: Callable[[], str], tally: Tally) -> Path:
         """Return a verified blob, from the cache or from the URL that ``url()`` gives.
 
         Raises:
             IntegrityError: the store's bytes are corrupt; nothing of them is kept.
         """
         path = self.blob(entry.digest)
-        if path.is_file() and digests.of_file(path) == entry.digest:
-            if progress:
-                progress(entry.size)
+        if _intact(path, entry):
+            os.utime(path)  # what was used lately is pruned last
+            tally.add(entry.size)
             return path
         path.unlink(missing_ok=True)  # it was damaged on this disk: fetch it again
-        transfer.get(url(), path, digest=entry.digest, size=entry.size, progress=progress)
+        transfer.get(url(), path, digest=entry.digest, size=entry.size, tally=tally)
         return path
 
     def folder(self, manifest: Manifest) -> Path:
         """Return the folder of a version whose blobs are all here; its files are verified."""
         target = self._folder / "versions" / manifest.digest.replace(":", "-")
         if target.is_dir():
-            if all(_intact(target / entry.path, entry) for entry in manifest.files):
+            if all(self._has(target / entry.path, entry) for entry in manifest.files):
                 return target
             shutil.rmtree(target)
         self.export(manifest, target, link=True)
@@ -70,6 +90,13 @@ class Cache:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 _put(self.blob(entry.digest), place, link=link)
             write_atomic(filling / RECORD, manifest.canonical() + b"\n")
+
+    def _has(self, path: Path, entry: FileEntry) -> bool:
+        """Tell whether a file is the blob, which was hashed just before, or has its bytes."""
+        with contextlib.suppress(FileNotFoundError):
+            if path.samefile(self.blob(entry.digest)):
+                return True
+        return _intact(path, entry)
 
 
 def _intact(path: Path, entry: FileEntry) -> bool:

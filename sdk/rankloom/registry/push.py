@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
-from rankloom.registry import transfer
+from rankloom.registry import crew, transfer
+from rankloom.registry.tally import Tally
 from rankloom.registry.wire import AliasRequest, UploadRequest, Version
 
 if TYPE_CHECKING:
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from rankloom.manifest import Manifest
     from rankloom.ref import AdapterName
     from rankloom.registry.protocol import Registry
-    from rankloom.registry.wire import AdapterDetail
+    from rankloom.registry.wire import AdapterDetail, PutTarget
 
 
 def push(
@@ -34,18 +36,13 @@ def push(
     request = UploadRequest(manifest=manifest, base=base, card=card)
     upload = registry.open_upload(adapter, request)
     files = {entry.digest: entry for entry in manifest.files}
-    total = sum(files[target.digest].size for target in upload.missing)
-    sent = 0
+    tally = Tally(sum(files[target.digest].size for target in upload.missing), progress)
 
-    def count(size: int) -> None:
-        nonlocal sent
-        sent += size
-        if progress:
-            progress(sent, total)
-
-    for target in upload.missing:
+    def send(target: PutTarget) -> None:
         entry = files[target.digest]
-        transfer.put(folder / entry.path, entry.size, target, count)
+        transfer.put(folder / entry.path, entry.size, target, tally)
+
+    crew.run([functools.partial(send, target) for target in upload.missing])
     return registry.publish(upload.id)
 
 
