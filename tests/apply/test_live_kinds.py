@@ -19,6 +19,7 @@ from transformers import (
     MixtralForCausalLM,
 )
 
+from live_models import UNCHECKED, bits, same
 from lowrank_cases import Case, deltas, part
 from peft_cases import write
 from rankloom.composition import compose
@@ -28,9 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:BASE001 identity of .* not checked:rankloom.errors.RankloomWarning"
-)
+pytestmark = pytest.mark.filterwarnings(UNCHECKED)
 SMALL = {"hidden_size": 32, "num_attention_heads": 4, "vocab_size": 50, "num_key_value_heads": 2}
 ONE = {"num_hidden_layers": 1, "intermediate_size": 48}
 
@@ -130,7 +129,7 @@ def own_weights(peft: Any) -> dict[str, torch.Tensor]:  # noqa: ANN401
 
 def test_adapters_of_single_experts_reach_the_fused_parameter(tmp_path: Path) -> None:
     model = mixtral().float()
-    kept = copy.deepcopy(model.state_dict())
+    kept = bits(model)
     start = "model.layers.0.block_sparse_moe.experts.2"
     shapes = {f"{start}.w1": (48, 32), f"{start}.w3": (48, 32), f"{start}.w2": (32, 48)}
     folder = Case(shapes, rslora=True).write(tmp_path / "adapter")
@@ -143,7 +142,7 @@ def test_adapters_of_single_experts_reach_the_fused_parameter(tmp_path: Path) ->
         assert set(handle.targets) == {up, down}
         for name, tensor in model.state_dict().items():
             assert (tensor - exact[name]).abs().max() < 2e-6
-    assert all(torch.equal(tensor, kept[name]) for name, tensor in model.state_dict().items())
+    assert same(model, kept)
 
 
 def test_a_parameter_that_is_not_contiguous(tmp_path: Path) -> None:

@@ -116,8 +116,10 @@ class Originals:
         copy = self._copies.get(name)
         if copy is None or _form(copy.values) != _form(values):
             self._release(name)
-            copy = self._allocate(values) or (self._make_room(needed) and self._allocate(values))
-            if not copy:
+            copy = self._allocate(values)
+            if copy is None and self._make_room(needed):
+                copy = self._allocate(values)
+            if copy is None:
                 return None
             self._copies[name] = copy
         copy.values.copy_(values)

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 class Turns:
     """A lock that readers share and a writer has alone.
 
-    A writer that waits goes before readers that come later, so that a busy loop cannot keep it
-    waiting for ever. On an accelerator, whose work goes on after the call that asked for it
-    returned, the streams of readers and writers wait for each other too.
+    A writer that waits goes before readers that come later, and readers that waited for one go
+    before the next, so that neither can keep the other waiting for ever. On an accelerator, whose
+    work goes on after the call that asked for it returned, the streams of readers and writers wait
+    for each other too.
 
     Args:
         device: where the weights are.
@@ -28,6 +29,8 @@ class Turns:
     def __init__(self, device: torch.device) -> None:
         self._changed = threading.Condition()
         self._readers, self._writers_waiting, self._is_writing = 0, 0, False
+        # Readers that wait, and how many of them go before the next writer.
+        self._readers_waiting, self._owed = 0, 0
         self._mine = threading.local()
         self._streams = None if device.type in {"cpu", "meta"} else _Streams(device)
 
@@ -37,7 +40,7 @@ class Turns:
         depth = self._depth
         with self._changed:
             if not depth:  # inside, it would wait for a writer that waits for it
-                self._changed.wait_for(lambda: not (self._is_writing or self._writers_waiting))
+                self._wait_to_read()
             self._readers += 1
         self._mine.depth = depth + 1
         try:
@@ -64,9 +67,11 @@ class Turns:
             raise ConflictError(message, hint="swap or restore after the block of reading()")
         with self._changed:
             self._writers_waiting += 1
-            self._changed.wait_for(lambda: not (self._is_writing or self._readers))
-            self._writers_waiting -= 1
-            self._is_writing = True
+            try:
+                self._changed.wait_for(self._may_write)
+                self._is_writing = True
+            finally:
+                self._writers_waiting -= 1
         try:
             if self._streams:
                 self._streams.begin_writing()
@@ -75,8 +80,21 @@ class Turns:
             if self._streams:
                 self._streams.end_writing()
             with self._changed:
-                self._is_writing = False
+                self._is_writing, self._owed = False, self._readers_waiting
                 self._changed.notify_all()
+
+    def _wait_to_read(self) -> None:
+        self._readers_waiting += 1
+        try:
+            self._changed.wait_for(
+                lambda: not self._is_writing and (self._owed or not self._writers_waiting)
+            )
+        finally:
+            self._readers_waiting -= 1
+            self._owed = max(0, self._owed - 1)
+
+    def _may_write(self) -> bool:
+        return not (self._is_writing or self._readers or self._owed)
 
     @property
     def _depth(self) -> int:
