@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from rankloom import digest as digests
+from rankloom import ref
 from rankloom.errors import AdapterError
 from rankloom.fingerprint import Fingerprint
 from rankloom.message import Digest, Message
@@ -25,7 +26,8 @@ MAX_FILE_BYTES = 5 << 30
 def _check_path(path: str) -> str:
     pure = PurePosixPath(path)
     plain = str(pure) == path and pure.parts and not pure.is_absolute() and "\\" not in path
-    if not plain or any(part in {"..", "."} for part in pure.parts) or not path.isprintable():
+    odd = any(part in {"..", "."} or ref.is_reserved(part) for part in pure.parts)
+    if not plain or odd or not path.isprintable():
         message = f"SEC004 {path[:80]!r} is not a plain relative path"
         raise ValueError(message)
     return path

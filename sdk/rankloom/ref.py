@@ -34,10 +34,14 @@ _RESERVED = frozenset(
 )
 
 
+def is_reserved(file: str) -> bool:
+    """Say whether Windows takes a file's name for one of its devices."""
+    return file.partition(".")[0].casefold() in _RESERVED
+
+
 def is_name(text: str) -> bool:
     """Say whether ``text`` may name a namespace, an adapter, an alias or a base."""
-    reserved = text.split(".", maxsplit=1)[0] in _RESERVED
-    return bool(_NAME.fullmatch(text)) and ".." not in text and not reserved
+    return bool(_NAME.fullmatch(text)) and ".." not in text and not is_reserved(text)
 
 
 def check_name(text: str, what: str = "name") -> str:

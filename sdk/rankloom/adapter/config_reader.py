@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from rankloom.adapter import config_checks as checks
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rankloom.adapter.kinds.kind import Kind
 
 MAX_BYTES = 1_000_000
+_ALPHA_NOT_FINITE = re.compile(r'"lora_alpha"\s{0,9}:\s{0,9}-?(?:NaN|Infinity)')
 
 
 class Summary(TypedDict):
@@ -90,11 +92,20 @@ def parse(data: bytes) -> tuple[AdapterConfig | None, list[Finding]]:
         value = strict_json.loads(data.decode("utf-8"))
     except strict_json.DuplicateKeyError as error:
         return None, [Finding("CFG002", f"{FILE}: {error}", where=FILE, fix="remove one of them")]
+    except strict_json.NotFiniteError as error:
+        return None, [_not_finite(data.decode("utf-8"), error)]
     except ValueError as error:
         return None, [_broken(f"it is no JSON in UTF-8 without a byte order mark: {error}")]
     if not isinstance(value, dict):
         return None, [_broken("it is not a JSON object")]
     return _read(value)
+
+
+def _not_finite(text: str, error: ValueError) -> Finding:
+    if not _ALPHA_NOT_FINITE.search(text):
+        return _broken(f"it is no JSON: {error}")
+    fix = "write the alpha of the training"
+    return Finding("CFG005", f"{FILE}: lora_alpha: {error}", where="lora_alpha", fix=fix)
 
 
 def _broken(what: str) -> Finding:

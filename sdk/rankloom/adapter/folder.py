@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rankloom.finding import Finding, Severity
 from rankloom.manifest import RECORD
+from rankloom.ref import is_reserved
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,7 +68,7 @@ def _left_out(entry: Path) -> Finding:
 
 
 def _refusal(folder: Path, entry: Path) -> Finding | None:
-    if (leads := _leads_out(folder, entry)) is not None:
+    if (leads := _odd(entry) or _leads_out(folder, entry)) is not None:
         return leads
     if entry.name == RECORD or (_BELONGS.fullmatch(entry.name) and entry.is_file()):
         return None
@@ -89,6 +90,14 @@ def _describe(entry: Path) -> tuple[str, Severity, str, str]:
         what = f"{name[:80]!r} is not a file that belongs to an adapter"
         fix = "remove it from the folder, or put what it says into README.md"
     return what, Severity.ERROR, name, fix
+
+
+def _odd(entry: Path) -> Finding | None:
+    """Return a finding for a name that other systems cannot have, or that shows as another."""
+    if entry.name.isprintable() and not is_reserved(entry.name):
+        return None
+    what = f"{ascii(entry.name)[:80]} is no file name on every system, or shows as another one"
+    return Finding("SEC004", what, where=ascii(entry.name)[1:-1], fix="rename it")
 
 
 def _leads_out(folder: Path, entry: Path) -> Finding | None:

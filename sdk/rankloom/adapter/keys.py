@@ -43,6 +43,7 @@ def read(config: AdapterConfig, tensors: Mapping[str, TensorEntry]) -> Reading:
         findings += reading.findings
         left = {key: entry for key, entry in left.items() if key not in reading.taken}
     findings += _leftover(left)
+    findings += _bytes([*left.values(), *(own[key] for key in own if not _is_ours(key))])
     if not tensors:
         findings.append(Finding("TEN002", "the adapter holds no tensor", fix="save it again"))
     if kinds.may_be_conv1d(config):
@@ -85,6 +86,13 @@ def _leftover(left: Iterable[str]) -> Iterator[Finding]:
         message = f"{_list(keys)}: tensors of a kind that rankloom does not read ({sort})"
         fix = "merge the adapter with PEFT, or save it without these tensors"
         yield Finding("TEN009", message, where=keys[0], fix=fix)
+
+
+def _bytes(entries: Iterable[TensorEntry]) -> Iterator[Finding]:
+    """Refuse bytes that no kind knows: they can be any file, an archive that opens too."""
+    if names := [entry.name for entry in entries if entry.dtype == "U8"]:
+        message = f"{_list(names)}: tensors of plain bytes, which can hold any file"
+        yield Finding("FMT010", message, where=names[0], fix="save the adapter without them")
 
 
 def _by_sort(keys: Iterable[str]) -> dict[str, list[str]]:

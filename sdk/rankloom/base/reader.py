@@ -81,6 +81,15 @@ def _weight_map(index: Path) -> dict[str, str]:
     return places
 
 
+def shards(index: Path) -> list[str]:
+    """Return the names of the files of an index, plain names all.
+
+    Raises:
+        BaseError: it is no index.
+    """
+    return sorted(set(_weight_map(index).values()))
+
+
 def _check_index(index: Path, places: Mapping[str, str], base: Base) -> None:
     if absent := sorted(places.keys() - base.tensors.keys()):
         what = f"{index.name} lists {absent[0]}, which no shard holds ({len(absent)} such)"

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from rankloom.recipe.part import Part
     from rankloom.recipe.weights import Weight
 
+LARGE = 10.0
+"""A weight of a larger size is warned of."""
+
 _LEVELS = ("cfg", "struct", "exact", "bf16")
 
 
@@ -76,6 +79,17 @@ def find_repeated(parts: Sequence[Part]) -> tuple[Finding, ...]:
             fix = "name it once, with the sum of the weights"
             findings.append(Finding("MRG004", message, Severity.WARNING, part.label, fix))
         first.setdefault(part.digest, part.label)
+    return tuple(findings)
+
+
+def find_large(parts: Sequence[Part], weights: Sequence[Weight]) -> tuple[Finding, ...]:
+    """Return a warning for each weight that is so large that it is mostly a slip."""
+    findings = []
+    for part, weight in zip(parts, weights, strict=True):
+        if isinstance(weight, int | float) and abs(weight) > LARGE:
+            message = f"the weight of {part.label} is as large as {weight:g}"
+            fix = f"weights are mostly between -1 and 1; more than {LARGE:g} was meant?"
+            findings.append(Finding("MRG003", message, Severity.WARNING, part.label, fix))
     return tuple(findings)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rankloom.adapter.change import rank_of
 from rankloom.errors import RefError
-from rankloom.recipe.checks import check_bases, find_apart, find_repeated, find_unused
+from rankloom.recipe.checks import check_bases, find_apart, find_large, find_repeated, find_unused
 from rankloom.recipe.factored import check_factored
 from rankloom.recipe.meeting import check_meeting, check_shapes
 from rankloom.recipe.methods import find_method
@@ -188,7 +188,12 @@ def make_plan(
         message = f"MRG003 every weight is 0: nothing of {', '.join(labels)} would be left"
         raise RefError(message, hint="give at least one target a weight other than 0")
     check_factored(known, targets)
-    findings = (*find_apart(known), *find_repeated(parts), *find_unused(parts, checked))
+    findings = (
+        *find_apart(known),
+        *find_repeated(parts),
+        *find_large(parts, checked),
+        *find_unused(parts, checked),
+    )
     return Plan(method, labels, checked, targets, findings, values, keep)
 
 

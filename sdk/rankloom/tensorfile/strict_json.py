@@ -20,12 +20,17 @@ class DuplicateKeyError(ValueError):
         self.key = key
 
 
+class NotFiniteError(ValueError):
+    """A number is ``NaN`` or infinite, which JSON does not have but Python's writer writes."""
+
+
 def loads(text: str) -> Any:  # noqa: ANN401 - a JSON value
     """Read JSON.
 
     Raises:
         DuplicateKeyError: an object has a key twice.
-        ValueError: the text is no JSON, nests too deeply, or has ``NaN`` or ``Infinity``.
+        NotFiniteError: it has ``NaN`` or ``Infinity``.
+        ValueError: the text is no JSON, or nests too deeply.
     """
     try:
         return json.loads(
@@ -68,4 +73,4 @@ def _int(digits: str) -> int | float:
 
 def _no_constant(name: str) -> NoReturn:
     message = f"{name} is no JSON number"
-    raise ValueError(message)
+    raise NotFiniteError(message)

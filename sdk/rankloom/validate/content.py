@@ -6,8 +6,11 @@ import itertools
 import re
 from typing import TYPE_CHECKING
 
+from rankloom import digest
 from rankloom.adapter.change import ExpertLowRank, LowRank
-from rankloom.adapter.fields import LIBRARIES
+from rankloom.adapter.config import FILE as CONFIG
+from rankloom.adapter.fields import FOLDED_INITS, LIBRARIES
+from rankloom.adapter.folder import TENSORS
 from rankloom.adapter.kinds import NOT_LISTED
 from rankloom.adapter.patterns import TargetRule
 from rankloom.validate.rules import RULES
@@ -35,6 +38,40 @@ def base_named(adapter: Adapter) -> Iterator[Finding]:
     if adapter.base is None and adapter.config.base_model_name_or_path is None:
         message = "base_model_name_or_path is empty and no record names a base"
         yield RULES["BASE001"].finding(message, where="base_model_name_or_path")
+
+
+def stricter(adapter: Adapter) -> Iterator[Finding]:
+    """Find what the readers let pass, since rankloom applies it exactly, and others do not."""
+    yield from imported(adapter)
+    yield from unconverted(adapter)
+    yield from wide(adapter)
+
+
+def unconverted(adapter: Adapter) -> Iterator[Finding]:
+    """CFG010: the base that the adapter belongs to is the one that is on disk."""
+    init = str(adapter.config.raw.get("init_lora_weights", True)).lower()
+    if adapter.config.peft_type == "LORA" and init in FOLDED_INITS:
+        message = f"init_lora_weights is {init!r}: others add B·A to a base that lacks its start"
+        yield RULES["CFG010"].finding(message, where="init_lora_weights")
+
+
+def wide(adapter: Adapter) -> Iterator[Finding]:
+    """TEN007: no factor is in float64, which engines round without a word."""
+    entries = adapter.header.tensors.values()
+    if names := [entry.name for entry in entries if entry.dtype == "F64"]:
+        yield RULES["TEN007"].finding(f"{named(names)} are float64", where=names[0])
+
+
+def recorded(adapter: Adapter) -> Iterator[Finding]:
+    """CFG008: beside the recorded weights lies the recorded config."""
+    if adapter.record is None:
+        return
+    known = {entry.path: entry.digest for entry in adapter.record.files}
+    if known.get(CONFIG) in {None, digest.of_file(adapter.path / CONFIG)}:
+        return
+    if known.get(TENSORS) == digest.of_file(adapter.path / TENSORS):
+        message = f"{CONFIG} is not the one that the record has for these weights"
+        yield RULES["CFG008"].finding(message, where=CONFIG)
 
 
 def imported(adapter: Adapter) -> Iterator[Finding]:

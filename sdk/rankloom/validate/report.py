@@ -15,8 +15,14 @@ if TYPE_CHECKING:
     from rankloom.fingerprint import Level
     from rankloom.validate.engines import Judgement
 
-FITTING = frozenset(["BASE001", "BASE002", "BASE003", "BASE004", "BASE006", "TEN005"])
+FITTING = frozenset(["BASE001", "BASE002", "BASE003", "BASE004", "BASE005", "BASE006", "TEN005"])
 """Rules about adapter and base together: either may be sound by itself."""
+
+BY_OTHERS = frozenset(["BASE001", "BASE004", "BASE005", "CFG010", "SEC005", "TEN007"])
+"""Rules about what rankloom treats exactly, but others may not: no push stops at them.
+
+What of CFG010 and TEN007 rankloom cannot treat, either, its reader refuses before.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +64,14 @@ class Report:
         return tuple(found for found in self.findings if found.severity is severity)
 
     def raise_for_errors(self) -> None:
-        """Raise one error that carries all findings, if any of them is an error.
+        """Raise one error that carries all findings, if any is an error that must stop a push.
 
         Raises:
             AdapterError: the adapter is broken.
             UnsupportedAdapterError: it is sound, but of a kind that rankloom does not read.
             IncompatibleError: it is sound, but does not fit the base, or an engine.
         """
-        errors = self.errors
+        errors = [found for found in self.errors if found.rule not in BY_OTHERS]
         if not errors:
             return
         if all(found.rule in FITTING or found.rule.startswith("ENG") for found in errors):

@@ -1,0 +1,51 @@
+"""Every bad input of the corpus gets its stated outcome, quickly and in little memory."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from validate.bad_inputs import configs, container, tensors
+from validate.bad_inputs.bounded import Ended, Runner
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from validate.bad_inputs.row import Row
+
+ROWS = (*container.ROWS, *configs.ROWS, *tensors.ROWS)
+SECONDS = 1.0
+BYTES = 256 << 20
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[Runner]:
+    made = Runner()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
+def test_a_row_gets_its_outcome(row: Row, runner: Runner, tmp_path: Path) -> None:
+    row.make(tmp_path)
+    ended = runner.run(tmp_path, row.command)
+    assert "Traceback" not in ended.err + ended.out, ended.err
+    assert ended.code == row.code, (ended.code, ended.out[-3000:], ended.err)
+    assert row.says in ended.out + ended.err
+    assert _found(row, ended), ended.out + ended.err
+    assert ended.nbytes < BYTES
+    assert ended.seconds < SECONDS
+
+
+def _found(row: Row, ended: Ended) -> bool:
+    """Say whether the outcome names the rule, with its severity where it has one."""
+    if row.command[0] != "validate":
+        return row.rule in ended.out + ended.err
+    report = json.loads(ended.out)["adapters"][0]
+    found = {(one["rule"], one["severity"]) for one in report["findings"]}
+    if not row.rule:
+        return report["ok"] is True
+    return (row.rule, row.severity) in found or any(row.rule in str(e) for e in report["engines"])
