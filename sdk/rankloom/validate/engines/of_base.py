@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rankloom.base import tying
-from rankloom.base.pieces import parameter_shape
 from rankloom.validate.engines.feature import Hit, leaf, some
 from rankloom.validate.engines.of_tensors import layers_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rankloom.adapter.change import Target
     from rankloom.validate.engines.selection import Chosen
     from rankloom.validate.engines.subject import Fit, Subject
 
@@ -41,7 +38,7 @@ def _lost(fit: Fit, *, beyond: bool) -> list[str]:
 
 def smaller(subject: Subject, _: Chosen) -> Iterator[Hit]:
     """A factor is smaller than the base's tensor, and in no direction larger."""
-    for target, wanted, found in _unequal(subject):
+    for target, wanted, found in subject.fit.unequal if subject.fit else ():
         if len(wanted) == len(found) and all(a <= b for a, b in zip(wanted, found, strict=True)):
             yield Hit(f"{target.name} changes {list(wanted)} of {list(found)}", target.name)
             return
@@ -49,20 +46,10 @@ def smaller(subject: Subject, _: Chosen) -> Iterator[Hit]:
 
 def larger(subject: Subject, _: Chosen) -> Iterator[Hit]:
     """A factor is larger than the base's tensor in some direction."""
-    for target, wanted, found in _unequal(subject):
+    for target, wanted, found in subject.fit.unequal if subject.fit else ():
         if len(wanted) != len(found) or any(a > b for a, b in zip(wanted, found, strict=True)):
             yield Hit(f"{target.name} changes {list(wanted)} of {list(found)}", target.name)
             return
-
-
-def _unequal(subject: Subject) -> Iterator[tuple[Target, tuple[int, ...], tuple[int, ...]]]:
-    placed = subject.fit.placed if subject.fit else []
-    for _, group in groupby(placed, key=lambda pair: id(pair[0])):
-        pairs = list(group)
-        target = pairs[0][0]
-        wanted, found = target.change.shape, parameter_shape(tuple(piece for _, piece in pairs))
-        if wanted is not None and wanted != found:
-            yield target, wanted, found
 
 
 def other_values(subject: Subject, _: Chosen) -> Iterator[Hit]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from rankloom.adapter.config import FILE as CONFIG
 from rankloom.adapter.folder import TENSORS
+from rankloom.base.pieces import parameter_shape
 from rankloom.errors import RankloomError
 from rankloom.tensorfile import strict_json
 from rankloom.tensorfile.header import read_header
@@ -51,6 +53,18 @@ class Fit:
     placed: Placed
     lost: Sequence[Target]
     same: bool | None = None
+
+    @cached_property
+    def unequal(self) -> list[tuple[Target, tuple[int, ...], tuple[int, ...]]]:
+        """Targets of another shape than the base's tensor: with their shape, and the base's."""
+        found = []
+        for _, group in groupby(self.placed, key=lambda pair: id(pair[0])):
+            pairs = list(group)
+            target = pairs[0][0]
+            wanted, there = target.change.shape, parameter_shape(tuple(piece for _, piece in pairs))
+            if wanted is not None and wanted != there:
+                found.append((target, wanted, there))
+        return found
 
 
 @dataclass(frozen=True)
