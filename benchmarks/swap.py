@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from rankloom.adapter.reader import read
@@ -121,8 +121,6 @@ def check(model: nn.Module, before: list[torch.Tensor], composition: Composition
     """Return the share of elements of one layer off the float64 sum; stop if it is too large."""
     name = "q0"
     tensors = composition.parts[0].adapter.path / "adapter_model.safetensors"
-    from safetensors.torch import load_file
-
     factors = load_file(tensors)
     key = f"base_model.model.{name}.lora_"
     delta = factors[f"{key}B.weight"].double() @ factors[f"{key}A.weight"].double()
