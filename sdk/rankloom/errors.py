@@ -4,6 +4,7 @@
 
     RankloomError                 3 / 500
     ├── RefError                  2 / 422   malformed ref, name or argument
+    │   └── UnknownEngineError    3 / 422   a version of an engine that nobody has described
     ├── NotFoundError             4 / 404
     ├── ConflictError             5 / 409   an alias moved meanwhile; an output exists already
     ├── AdapterError              6 / 422   the adapter is broken; carries findings
@@ -62,6 +63,12 @@ class RefError(RankloomError):
     """A ref, a name or an argument is malformed."""
 
     code, exit_code, http_status = "invalid-request", 2, 422
+
+
+class UnknownEngineError(RefError):
+    """What this version of a serving engine does with adapters is not known."""
+
+    code, exit_code = "unknown-engine", 3
 
 
 class NotFoundError(RankloomError):

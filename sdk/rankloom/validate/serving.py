@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rankloom.validate.engines import FEATURES, Judgement, UnknownVersionError, choose, judge
+from rankloom.errors import UnknownEngineError
+from rankloom.validate.engines import FEATURES, Judgement, choose, judge
 from rankloom.validate.engines.feature import Needs
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def judgements(engines: Iterable[str], subject: Subject | None) -> Iterator[Judg
     for text in dict.fromkeys(engines):
         try:
             chosen = choose(text)
-        except UnknownVersionError as error:
+        except UnknownEngineError as error:
             yield Judgement(text, text, open=f"{error.message}; {error.hint}")
             continue
         yield judge(subject, chosen) if subject else Judgement(text, chosen.name, open=_UNREADABLE)

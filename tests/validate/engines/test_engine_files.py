@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from rankloom.errors import RefError
-from rankloom.validate.engines import UnknownVersionError, Verdict, choose, engines
+from rankloom.errors import RefError, UnknownEngineError
+from rankloom.validate.engines import Verdict, choose, engines
 from rankloom.validate.engines.loading import EngineFileError, files, parse
 
 VLLM = next(file for file in files() if file.name.startswith("vllm")).read_text("utf-8")
@@ -75,7 +75,7 @@ def test_a_version_is_named_by_its_beginning(text: str) -> None:
 
 @pytest.mark.parametrize("version", ["0.3", "0.33.1", "0.34", "33"])
 def test_another_version_is_not_known(version: str) -> None:
-    with pytest.raises(UnknownVersionError, match=f"what vllm {version} does") as caught:
+    with pytest.raises(UnknownEngineError, match=f"what vllm {version} does") as caught:
         choose(f"vllm=={version}")
     assert caught.value.exit_code == 3
     assert "0.33.0" in caught.value.hint

@@ -9,7 +9,7 @@ from rankloom.validate.engines.engine import Cell, Engine, Verdict
 from rankloom.validate.engines.features import FEATURES
 from rankloom.validate.engines.judge import Judgement, Reason, judge
 from rankloom.validate.engines.loading import engines
-from rankloom.validate.engines.selection import Chosen, UnknownVersionError, choose
+from rankloom.validate.engines.selection import Chosen, choose
 from rankloom.validate.engines.subject import Subject
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "Judgement",
     "Reason",
     "Subject",
-    "UnknownVersionError",
     "Verdict",
     "choose",
     "engines",

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from rankloom.errors import RefError
+from rankloom.errors import RefError, UnknownEngineError
 from rankloom.validate.engines.engine import Engine, Verdict
 from rankloom.validate.engines.loading import engines
 
@@ -50,7 +50,7 @@ def choose(text: str) -> Chosen:
 
     Raises:
         RefError: there is no such engine, or it cannot be set to this rank.
-        UnknownVersionError: nobody has described this version.
+        UnknownEngineError: nobody has described this version.
     """
     written = _WRITTEN.fullmatch(text)
     names = dict.fromkeys(engine.name for engine in engines())
@@ -72,12 +72,6 @@ def _hint(text: str, names: list[str]) -> str:
     return f"{meant}known are {', '.join(names)}, each as NAME[==VERSION][,max_lora_rank=R]"
 
 
-class UnknownVersionError(RefError):
-    """Nobody has described this version of an engine."""
-
-    code, exit_code = "unknown-engine-version", 3
-
-
 def _version(name: str, version: str | None) -> Engine:
     known = [engine for engine in engines() if engine.name == name]
     for engine in reversed(known):
@@ -85,7 +79,7 @@ def _version(name: str, version: str | None) -> Engine:
             return engine
     versions = ", ".join(engine.version for engine in known)
     message = f"what {name} {version} does with adapters is not known"
-    raise UnknownVersionError(message, hint=f"known of {name} is {versions}")
+    raise UnknownEngineError(message, hint=f"known of {name} is {versions}")
 
 
 def _rank(engine: Engine, rank: int) -> int:
