@@ -83,6 +83,21 @@ def read(
     return KnownBase(model, found.fingerprint, _source(folder), leaves=found.leaves)
 
 
+def remote(address: object) -> KnownBase | None:
+    """Return the base behind an address, from its headers alone; ``None`` if it is no address.
+
+    Raises:
+        BaseError: it cannot be read.
+        NotFoundError: there is no base.
+    """
+    from rankloom.base import remote as reading
+
+    if not reading.is_address(address):
+        return None
+    model, found = reading.read(str(address))
+    return KnownBase(model, found, str(address))
+
+
 def _source(folder: Path) -> str:
     """Return where a folder says it is from: repository and commit in Hugging Face's cache."""
     place = folder.absolute()

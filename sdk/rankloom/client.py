@@ -340,7 +340,8 @@ class Client:
 
         Args:
             adapter: a ref or a folder; a folder needs no registry.
-            against: a base's folder, or the name of a base in the registry.
+            against: a base's folder, the name of a base in the registry, or an address
+                (``https://…``, ``s3://…``), of which only config and headers are fetched.
             engines: serving engines that must serve what was trained, as ``"vllm==0.33"`` or
                 ``"vllm,max_lora_rank=64"``; ``report.engines`` holds what each would do.
             headers_only: do not read the adapter's values nor the base's; the report says so.
@@ -355,7 +356,9 @@ class Client:
         folder = where if isinstance(where, Path) else self.pull(str(adapter))
         if against is None:
             return validate(folder, engines=engines, headers_only=headers_only)
-        known = self._base(against, values=not headers_only, progress=progress)
+        known = bases.remote(against) or self._base(
+            against, values=not headers_only, progress=progress
+        )
         return validate(
             folder,
             known.model,

@@ -100,7 +100,7 @@ def _placed(table: Table, name: str, value: str | None) -> dict[str, Any]:
         return {}
     if name == "baseline":
         return {name: table.folder / value}
-    is_path = "/" in value or value.startswith((".", "~"))
+    is_path = "://" not in value and ("/" in value or value.startswith((".", "~")))
     return {name: str(table.folder / Path(value).expanduser()) if is_path else value}
 
 
