@@ -36,6 +36,7 @@ def write_adapter(folder: Path, *, seed: int = 0, rank: int = 4) -> Path:
         tensors[f"{prefix}.lora_B.weight"] = b.astype(np.float32)
     save_file(tensors, folder / "adapter_model.safetensors")
     config = {"peft_type": "LORA", "r": rank, "lora_alpha": 8, "target_modules": ["q_proj"]}
+    config["base_model_name_or_path"] = "acme/unrecorded"
     (folder / "adapter_config.json").write_text(json.dumps(config))
     return folder
 

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 FITTING = frozenset(["BASE001", "BASE002", "BASE003", "BASE004", "BASE005", "BASE006", "TEN005"])
 """Rules about adapter and base together: either may be sound by itself."""
 
-BY_OTHERS = frozenset(["BASE001", "BASE004", "BASE005", "CFG010", "SEC005", "TEN007"])
+BY_OTHERS = frozenset(["BASE001", "BASE004", "BASE005", "CFG008", "CFG010", "SEC005", "TEN007"])
 """Rules about what rankloom treats exactly, but others may not: no push stops at them.
 
+CFG008 is refused there as what it is, other bytes than the record's. 
 What of CFG010 and TEN007 rankloom cannot treat, either, its reader refuses before.
 """
 
