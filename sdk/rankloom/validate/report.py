@@ -21,7 +21,7 @@ FITTING = frozenset(["BASE001", "BASE002", "BASE003", "BASE004", "BASE005", "BAS
 BY_OTHERS = frozenset(["BASE001", "BASE004", "BASE005", "CFG008", "CFG010", "SEC005", "TEN007"])
 """Rules about what rankloom treats exactly, but others may not: no push stops at them.
 
-CFG008 is refused there as what it is, other bytes than the record's. 
+CFG008 is refused there as what it is, other bytes than the record's.
 What of CFG010 and TEN007 rankloom cannot treat, either, its reader refuses before.
 """
 
