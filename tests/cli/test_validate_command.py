@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from command_line import Run, answer
-
-if TYPE_CHECKING:
 
 
 @pytest.fixture(autouse=True)
