@@ -6,15 +6,23 @@ import random
 import socket
 import struct
 import threading
+import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 _HEAD = 1500
 """Bytes of an answer that are left alone, so that a changed byte is one of the body."""
 
 _LONGEST = 30_000
 """Bytes after which a connection that shall break has broken; clients use one again and again."""
+
+_LIFE = 10_000
+"""Bytes of answers after which any connection ends."""
+
+Pumping = Coroutine[Any, Any, None]
 
 
 @dataclass
@@ -29,6 +37,7 @@ class FaultProxy:
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)  # noqa: S311 - chance, no secret
+        self._open: weakref.WeakSet[asyncio.WriteTransport] = weakref.WeakSet()
 
     @property
     def url(self) -> str:
@@ -45,33 +54,55 @@ class FaultProxy:
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""
-        with contextlib.suppress(asyncio.CancelledError):  # the end of all proxies
-            await self._forward(reader, writer)
+        self._open.add(writer.transport)
+        try:
+            with contextlib.suppress(asyncio.CancelledError):  # the end of all proxies
+                await self._answer(reader, writer)
+        finally:
+            writer.close()
 
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def end(self) -> None:
+        """Close every connection that is open, whatever is under way on it."""
+        for transport in list(self._open):
+            transport.abort()
+        await asyncio.sleep(0)  # they close in the next turn of the loop
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         fault = self._draw()
         if fault == "refuse":
             _reset(writer)
             return
         try:
-            upstream = await asyncio.open_connection(*self.target)
+            source, sink = await asyncio.open_connection(*self.target)
         except OSError:
             _reset(writer)
             return
-        if fault == "delay":
-            await asyncio.sleep(self._random.uniform(0.05, 0.4))
+        self._open.add(sink.transport)
+        try:
+            if fault == "delay":
+                await asyncio.sleep(self._random.uniform(0.05, 0.4))
+            await self._forward(fault, partial(_pump, reader, sink), partial(_pump, source, writer))
+            if fault in {"cut", "drop"}:
+                _reset(writer)
+        finally:
+            sink.close()
+
+    async def _forward(
+        self, fault: str, there: Callable[..., Pumping], back: Callable[..., Pumping]
+    ) -> None:
         limit = self._random.randrange(1, _LONGEST) if fault in {"cut", "drop"} else None
-        to = asyncio.create_task(_pump(reader, upstream[1], limit if fault == "cut" else None))
-        back = asyncio.create_task(
-            _pump(upstream[0], writer, limit if fault == "drop" else None, flip=fault == "flip")
-        )
-        await asyncio.wait({to, back}, return_when=asyncio.FIRST_COMPLETED)
-        if fault not in {"cut", "drop"}:
-            await asyncio.wait({to, back}, timeout=1)
-        for task in (to, back):
-            task.cancel()
-        _reset(writer) if fault in {"cut", "drop"} else writer.close()
-        upstream[1].close()
+        life = limit if fault == "drop" else _LIFE  # or one good connection would serve for ever
+        tasks = {
+            asyncio.create_task(there(limit if fault == "cut" else None)),
+            asyncio.create_task(back(life, flip=fault == "flip")),
+        }
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if fault not in {"cut", "drop"}:
+                await asyncio.wait(tasks, timeout=1)
+        finally:
+            for task in tasks:
+                task.cancel()
 
 
 async def _pump(
@@ -126,6 +157,8 @@ def running(*proxies: FaultProxy) -> Iterator[None]:
         for task in rest:
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
+        for proxy in proxies:
+            await proxy.end()
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
     thread.start()

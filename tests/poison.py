@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 def poisoned_empty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """``torch.empty`` of a floating dtype is full of NaN, of bytes full of 0xFF."""
     real = torch.empty
+    with torch.device("cpu"):  # torch notes once which functions obey a device; note the real one
+        real(0)
 
     def empty(*size: Any, **options: Any) -> torch.Tensor:  # noqa: ANN401
         tensor = real(*size, **options)

@@ -87,8 +87,12 @@ def _temporary(target: Path) -> Iterator[tuple[IO[bytes], Path]]:
 
 
 def write_atomic(target: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Write a small file so that a reader sees the old content or the new, never a part."""
-    with _temporary(target) as (stream, temporary):
+    """Write a small file so that a reader sees the old content or the new, never a part.
+
+    Raises:
+        DiskError: the disk is full or read-only, or the folder is not ours.
+    """
+    with _temporary(target) as (stream, temporary), on_disk(target):
         stream.write(data)
         sync(stream)
         temporary.chmod(mode)

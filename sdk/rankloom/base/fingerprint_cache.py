@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from rankloom import digest, files
+from rankloom.errors import DiskError
 from rankloom.fingerprint import Fingerprint
 from rankloom.message import Digest, Message
 
@@ -58,5 +59,5 @@ def store(cache: Path, name: str, fingerprint: Fingerprint, leaves: Mapping[str,
     try:
         for key in (name, _content_name(fingerprint)):
             files.write_atomic(cache / f"{key}.json", kept.model_dump_json().encode())
-    except OSError:
+    except DiskError:
         return
