@@ -146,6 +146,7 @@ def test_any_number_of_workers_writes_the_same_bytes(tmp_path: Path) -> None:
         assert path.read_bytes() == (tmp_path / "out-3" / path.name).read_bytes()
 
 
+@pytest.mark.filterwarnings("ignore:MRG003")  # that large, as is said
 def test_unknown_dtype_and_overflow(tmp_path: Path) -> None:
     write_base(tmp_path / "base", torch.float32)
     composition, _ = composed(tmp_path, 1)

@@ -150,6 +150,7 @@ def test_values_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
         composition.save(tmp_path / "out")
 
 
+@pytest.mark.filterwarnings("ignore:MRG003")  # that large, as is said
 def test_a_weight_that_overflows_is_refused(tmp_path: Path) -> None:
     composition = compose([part(Case().write(tmp_path / "one"))], [1e300])
     with pytest.raises(AdapterError, match="NUM004"):
