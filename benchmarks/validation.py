@@ -232,6 +232,7 @@ def write_adapter(folder: Path, linear: Shapes = LINEAR) -> None:
     file.write_bytes(prefix + (values.view(np.uint32) >> 16).astype("<u2").tobytes())
     config = {
         "peft_type": "LORA",
+        "base_model_name_or_path": "acme/8b",
         "r": RANK,
         "lora_alpha": RANK,
         "target_modules": sorted(leaf.rpartition(".")[2] for leaf in linear),
