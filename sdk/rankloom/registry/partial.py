@@ -67,7 +67,10 @@ class Partial:
     def _reserve(self) -> None:
         try:
             with on_disk(self._target):
-                os.posix_fallocate(self._stream.fileno(), 0, self.size)
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(self._stream.fileno(), 0, self.size)
+                else:  # macOS: a full disk shows when the bytes come
+                    os.ftruncate(self._stream.fileno(), self.size)
         except DiskError:
             if not self.arrived:
                 self.discard()
