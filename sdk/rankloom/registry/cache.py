@@ -6,19 +6,17 @@ Nothing here is trusted: what is handed out was hashed just before.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 from typing import TYPE_CHECKING
 
 from rankloom import digest as digests
-from rankloom.errors import ConflictError
-from rankloom.files import on_disk, output_folder, write_atomic
+from rankloom.files import output_folder, write_atomic
 from rankloom.manifest import RECORD
 from rankloom.registry import transfer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from rankloom.manifest import FileEntry, Manifest
@@ -35,24 +33,6 @@ class Cache:
         """Return where the blob lies, or would lie."""
         algorithm, _, text = digest.partition(":")
         return self._folder / "blobs" / algorithm / text[:2] / text
-
-    @contextlib.contextmanager
-    def used(self, *, alone: bool = False) -> Iterator[None]:
-        """Hold the cache while pulls fill it; ``alone``, nobody else has it meanwhile.
-
-        Raises:
-            ConflictError: ``alone``, and a pull is going on.
-        """
-        with on_disk(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            stream = (self._folder / ".lock").open("ab")
-        with stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
-            except BlockingIOError as error:
-                message = f"the cache {self._folder} is in use by a pull"
-                raise ConflictError(message, hint="try again when it has ended") from error
-            yield
 
     def fetch(self, entry: FileEntry, url: Callable[[], str], tally: Tally) -> Path:
         """Return a verified blob, from the cache or from the URL that ``url()`` gives.

@@ -49,13 +49,12 @@ def pull(
 
         cache.fetch(entry, url, tally)
 
-    with cache.used():
-        # Many small blobs share the connections; a large one has them all to itself.
-        crew.run([functools.partial(fetch, entry) for entry in entries if entry.size <= SPAN])
-        for entry in entries:
-            if entry.size > SPAN:
-                fetch(entry)
-        if output is None:
-            return cache.folder(manifest)
-        cache.export(manifest, output)
-        return output
+    # Many small blobs share the connections; a large one has them all to itself.
+    crew.run([functools.partial(fetch, entry) for entry in entries if entry.size <= SPAN])
+    for entry in entries:
+        if entry.size > SPAN:
+            fetch(entry)
+    if output is None:
+        return cache.folder(manifest)
+    cache.export(manifest, output)
+    return output
