@@ -78,8 +78,8 @@ def _engines(rule: Rule) -> Iterator[str]:
 
 
 def _push(rule: Rule) -> str:
-    if rule.family == "ENG":
-        return "Without `--engine` it is not checked, and a push checks no engine."
+    if rule.option:
+        return f"Without `{rule.option}` it is not checked, and a push does not check it."
     return "A push checks it all the same."
 
 

@@ -119,9 +119,27 @@ def test_a_rule_says_why_and_how_to_fix_it(run: Run) -> None:
     assert "TEN002" in shown
     assert "why:" in shown
     assert "fix:" in shown
-    listed = answer(run("rule", "--json"))
-    assert {"TEN002", "BASE003", "MRG001", "INT005", "NUM005"} <= {found["id"] for found in listed}
-    run("rule", "NOPE1", code=NotFoundError.exit_code)
+
+
+def test_every_rule_can_be_asked_for(run: Run) -> None:
+    listed = [found["id"] for found in answer(run("rule", "--json"))]
+    assert {"TEN002", "BASE003", "MRG001", "NUM005"} <= set(listed)
+    assert {f"INT00{number}" for number in range(1, 6)} <= set(listed)
+    pages = {page.stem for page in (Path(__file__).parents[2] / "docs/rules").glob("*.md")}
+    assert pages == set(listed)
+    table = run("rule").stdout
+    for rule in listed:
+        assert rule in table
+        assert run("rule", rule).stdout.startswith(f"{rule} (")
+
+
+def test_an_unknown_rule_is_told_with_those_nearby(run: Run) -> None:
+    said = run("rule", "TEN02", code=NotFoundError.exit_code).stderr
+    assert "there is no rule 'TEN02'" in said
+    assert "perhaps TEN002" in said
+    said = run("rule", "NOPE", code=NotFoundError.exit_code).stderr
+    assert "perhaps" not in said
+    assert "'loractl rule' lists them all" in said
 
 
 def test_help_shows_every_command(run: Run) -> None:

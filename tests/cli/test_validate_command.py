@@ -34,6 +34,19 @@ def test_text_is_by_adapter_with_fixes(run: Run, broken: Path) -> None:
     assert "\x1b" not in "".join(lines)
 
 
+def test_text_leaves_out_what_only_an_option_turns_on(run: Run) -> None:
+    shown = run("validate", "./zh").stdout
+    assert "not checked: " in shown
+    assert "no base was given" in shown
+    assert "engine" not in shown
+    (entry,) = answer(run("validate", "./zh", "--json"))["adapters"]
+    assert "ENG001" in {item["rule"] for item in entry["not_checked"]}
+    shown = run("validate", "./zh", "--select", "ENG", code=3).stdout
+    assert "(no engine was named)" in shown
+    shown = run("validate", "./zh", "--engine", "vllm").stdout
+    assert "vLLM 0.33.0: accept" in shown
+
+
 def test_several_formats_at_once(run: Run, broken: Path, place: Path) -> None:
     del broken
     shown = run(

@@ -131,9 +131,22 @@ def test_the_action_hands_all_options_on(place: Path) -> None:
     assert code == 2
 
 
+def test_the_action_asks_each_engine(place: Path) -> None:
+    config = place / "adapters/zh/adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "use_rslora": True}))
+    assert act(place, adapters="./adapters/zh")[0] == 0
+    assert act(place, adapters="./adapters/zh", engine="vllm==0.33,max_lora_rank=64")[0] == 0
+    code, log, _ = act(place, adapters="./adapters/zh", engine="vllm\nllama.cpp\n\n")
+    assert code == 1
+    assert "vLLM 0.33.0: accept" in log
+    assert "llama.cpp 0b03adaa: silent-wrong" in log
+    assert "title=ENG005::" in log
+    assert act(place, adapters="./adapters/zh", engine="vlm")[0] == 2
+
+
 def test_an_input_is_never_a_command(place: Path) -> None:
     evil = "./x$(touch pwned)\n--help\n`touch pwned`; touch pwned"
-    code, _, _ = act(place, adapters=evil, against="$(touch pwned)")
+    code, _, _ = act(place, adapters=evil, against="$(touch pwned)", engine="`touch pwned`")
     assert code in {2, 3}
     assert not (place / "pwned").exists()
     scripts = [step["run"] for step in ACTION["runs"]["steps"]]

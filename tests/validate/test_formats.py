@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from xml.etree import ElementTree as Xml
 
 import jsonschema
@@ -22,6 +23,7 @@ from rankloom.validate.formats import document, github, junit, sarif
 from rankloom.validate.outcome import Outcome
 from rankloom.validate.run import impossible
 
+DOCS = Path(__file__).parents[2] / "docs"
 SCHEMAS = Path(__file__).parents[1] / "data/schemas"
 SARIF = json.loads((SCHEMAS / "sarif-2.1.0-rtm.5.json").read_text())
 JUNIT = xmlschema.XMLSchema(SCHEMAS / "jenkins-junit.xsd")
@@ -115,6 +117,9 @@ def test_sarif_is_valid_by_the_official_schema(outcome: Outcome) -> None:
     assert len(set(names)) == len(names)
     security = {rule["id"] for rule in rules if "security-severity" in rule["properties"]}
     assert security == {rule for rule in RULES if rule.startswith("SEC")}
+    pages = {urlsplit(rule["helpUri"]).path.partition("/docs/")[2]: rule["id"] for rule in rules}
+    assert pages == {f"rules/{rule}.md": rule for rule in RULES}
+    assert all((DOCS / page).is_file() for page in pages)
     notes = run["invocations"][0]["toolExecutionNotifications"]
     assert any("no such adapter" in note["message"]["text"] for note in notes)
 

@@ -11,7 +11,7 @@ from loractl import options, output
 from rankloom.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 
 @click.command()
@@ -26,7 +26,7 @@ def rule(rule_id: str, *, as_json: bool) -> None:
     chosen = [found for key, found in known.items() if rule_id.upper() in {"", key}]
     if not chosen:
         message = f"there is no rule {rule_id!r}"
-        raise NotFoundError(message, hint="'loractl rule' lists them all")
+        raise NotFoundError(message, hint=f"{_near(rule_id, known)}'loractl rule' lists them all")
     if as_json:
         output.as_json([asdict(found) for found in chosen])
     elif rule_id:
@@ -40,6 +40,13 @@ def rule(rule_id: str, *, as_json: bool) -> None:
     else:
         rows = ((found.id, str(found.severity), found.title) for found in chosen)
         output.table(("rule", "severity", "demands"), rows)
+
+
+def _near(rule_id: str, known: Iterable[str]) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(rule_id.upper(), known, cutoff=0.7)
+    return f"perhaps {', '.join(near)}; " if near else ""
 
 
 def _engines(rule_id: str) -> Iterator[str]:

@@ -36,7 +36,7 @@ def _adapter(name: str, outcome: Outcome) -> Iterator[str]:
     yield from _engines(report)
     for severity in Severity:
         yield from _group(severity, report.of(severity))
-    for reason, rules in _by_reason(report.not_checked).items():
+    for reason, rules in _by_reason(_told(report)).items():
         asked = report.blocked.intersection(rules)
         paint = {"fg": "yellow"} if asked else {"dim": True}
         yield click.style(f"  not checked: {_rules(rules)} ({reason})", **paint)
@@ -66,6 +66,17 @@ def _group(severity: Severity, findings: tuple[Finding, ...]) -> Iterator[str]:
         yield f"  {label}: {click.style(found.rule, bold=True)} {found.message}"
         if found.fix:
             yield f"    {click.style('fix:', fg='cyan')} {found.fix}"
+
+
+def _told(report: Report) -> Mapping[str, str]:
+    """Leave out the rules that an option turns on: without it nobody misses them."""
+    from rankloom.validate import RULES
+
+    return {
+        rule: reason
+        for rule, reason in report.not_checked.items()
+        if rule in report.blocked or not RULES[rule].option
+    }
 
 
 def _by_reason(not_checked: Mapping[str, str]) -> dict[str, list[str]]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rankloom import __version__
 from rankloom.finding import Finding, Severity
+
+_PAGES = f"https://github.com/rankloom/rankloom/blob/v{__version__}/docs/rules"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,7 @@ class Rule:
         fix: the next step for whoever breaks it.
         evidence: what other software was seen to do with such an adapter; may be empty.
         since: the version of rankloom that first had the rule.
+        option: the option of ``loractl validate`` without which it is not checked; may be empty.
     """
 
     id: str
@@ -28,11 +32,17 @@ class Rule:
     fix: str
     evidence: str = ""
     since: str = "0.1.0"
+    option: str = ""
 
     @property
     def family(self) -> str:
         """The letters of the id: FMT, CFG, TEN, BASE, NUM, SEC."""
         return self.id.rstrip("0123456789")
+
+    @property
+    def page(self) -> str:
+        """Address of its page, as of this version."""
+        return f"{_PAGES}/{self.id}.md"
 
     def finding(self, message: str, *, where: str = "", fix: str = "") -> Finding:
         """Return a finding of this rule."""

@@ -65,7 +65,8 @@ def feature(
 ) -> Feature:
     """Return a feature with its rule."""
     why = "An engine that does not know it refuses the adapter, or serves something else."
-    return Feature(name, Rule(rule, Severity.ERROR, title, why, fix), needs, find)
+    asked = Rule(rule, Severity.ERROR, title, why, fix, option="--engine")
+    return Feature(name, asked, needs, find)
 
 
 def some(names: Sequence[str]) -> str:

@@ -64,6 +64,7 @@ def _rule(rule: Rule) -> dict[str, Any]:
         "id": rule.id,
         "shortDescription": {"text": rule.title},
         "fullDescription": {"text": rule.why},
+        "helpUri": rule.page,
         "help": {
             "text": f"{rule.why} {rule.fix}",
             "markdown": f"{rule.why}\n\n**Fix:** {rule.fix}",
