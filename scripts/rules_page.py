@@ -4,11 +4,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rankloom import validate
-from rankloom.recipe import rules
+from rankloom.rules import RULES
 from rankloom.validate import Rule
 from rankloom.validate.engines import FEATURES, engines
-
-RULES = {**validate.RULES, **rules.RULES}
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "rules.md"
@@ -21,6 +19,7 @@ FAMILIES = {
     "NUM": "The values",
     "SEC": "Security",
     "MRG": "Compositions",
+    "REG": "The registry",
     "ENG": "Serving engines",
     "INT": "Interference",
 }

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy.dialects.sqlite.dml import Insert
 
-HEAD = "0005"
+HEAD = "0008"
 """Revision of the newest migration; known here so that a current database needs no Alembic."""
 
 _SEARCHABLE = "0004"  # the migration that began the lists of rankloom_server.search

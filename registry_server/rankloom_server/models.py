@@ -85,7 +85,7 @@ class AdapterRow(SQLModel, table=True):
     """A name that has versions."""
 
     __tablename__ = "adapter"
-    __table_args__ = (sa.UniqueConstraint("namespace", "name"),)
+    __table_args__ = (sa.UniqueConstraint("namespace", "name"), sa.Index(None, "name"))
 
     id: int | None = Field(default=None, primary_key=True)
     namespace: str = Field(sa_type=NAME_TYPE)

@@ -14,6 +14,7 @@ from rankloom_server import (
     bases,
     catalogue,
     db,
+    namesakes,
     namespaces,
     remarks,
     search,
@@ -84,6 +85,8 @@ class Service:
     def resolve(self, ref: VersionRef) -> ResolvedVersion:
         """Return the version that a ref names."""
         with db.read(self.engine) as connection:
+            if ref.bare:
+                namesakes.check(connection, ref.adapter, self.actor.readable())
             return catalogue.resolve(connection, ref)
 
     def blob_url(self, adapter: AdapterName, version: str, path: str) -> str:

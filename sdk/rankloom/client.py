@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -179,11 +180,13 @@ class Client:
         _warn_withdrawn(name, resolved)
         return resolved
 
-    def _resolve(self, name: str) -> ResolvedVersion:
+    def _resolve(self, name: str, *, is_locked: bool = False) -> ResolvedVersion:
         parsed = ref.parse(name)
         if isinstance(parsed, Path):
             message = f"{name!r} is a folder, not a version in the registry"
             raise RefError(message, hint="give a name such as zh-lang, zh-lang@v3 or zh-lang:prod")
+        if is_locked:  # the digest will be compared, so no namesake can be taken for it
+            parsed = replace(parsed, bare=False)
         try:
             return self.registry.resolve(parsed)
         except NotFoundError as error:
@@ -718,7 +721,7 @@ class Client:
             adapter = read(where)
             manifest = pack(adapter)
             return Part(adapter, manifest.digest, str(item), manifest.base, line)
-        resolved = self._resolve(str(item))
+        resolved = self._resolve(str(item), is_locked=is_locked)
         (_warn_withdrawn if is_locked else _refuse_yanked)(str(item), resolved)
         adapter = read(self._pull(resolved, None, None))
         return Part(adapter, resolved.version.digest, str(item), resolved.manifest.base, line)

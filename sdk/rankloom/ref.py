@@ -8,12 +8,15 @@
 ``zh-lang:prod``            the version that the alias ``prod`` names now
 ``./out``, ``/a``, ``~/a``, ``out/``   a folder
 ==========================  ==========================================================
+
+A name without a namespace is refused where several namespaces that the reader sees have it: whoever
+takes a known name in another namespace must not be taken for the one that was meant (REG005).
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,12 +84,22 @@ class AdapterName:
 
 @dataclass(frozen=True, slots=True)
 class VersionRef:
-    """A ref that the registry resolves; exactly one of the last three is set."""
+    """A ref that the registry resolves; exactly one of alias, number and digest is set.
+
+    Attributes:
+        adapter: whose version it is.
+        alias: a movable name of it.
+        number: its number.
+        digest: its digest.
+        bare: the text named no namespace, so who wrote it may have meant another than the default
+            one; never so with a digest, which means the same bytes everywhere.
+    """
 
     adapter: AdapterName
     alias: str | None = None
     number: int | None = None
     digest: str | None = None
+    bare: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
         if self.digest is not None:
@@ -127,14 +140,13 @@ def _folder(text: str) -> Path:
 def _parse_version(text: str) -> VersionRef:
     name, at, version = text.partition("@")
     if at:
-        adapter = AdapterName.parse(name)
+        adapter, bare = AdapterName.parse(name), "/" not in name
         if matched := _NUMBER.fullmatch(version):
-            return VersionRef(adapter, number=int(matched[1]))
+            return VersionRef(adapter, number=int(matched[1]), bare=bare)
         if version.startswith("sha256:"):
             return VersionRef(adapter, digest=digest.parse(version))
         message = f"{version[:80]!r} in {text[:120]!r} is not a version"
         raise RefError(message, hint="write NAME@v3, NAME@sha256:… or, for an alias, NAME:prod")
     name, colon, alias = text.partition(":")
-    return VersionRef(
-        AdapterName.parse(name), alias=check_name(alias, "alias") if colon else LATEST
-    )
+    named = check_name(alias, "alias") if colon else LATEST
+    return VersionRef(AdapterName.parse(name), alias=named, bare="/" not in name)

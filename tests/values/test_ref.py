@@ -34,6 +34,23 @@ def test_each_form_of_a_ref(text: str | Path, expected: ref.Ref) -> None:
     assert ref.parse(text) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "bare"),
+    [
+        ("zh-lang", True),
+        ("zh-lang:prod", True),
+        ("zh-lang@v3", True),
+        ("default/zh-lang@v3", False),
+        ("acme/zh-lang", False),
+        (f"zh-lang@{DIGEST}", False),
+    ],
+)
+def test_a_ref_tells_whether_its_namespace_was_only_supposed(text: str, *, bare: bool) -> None:
+    found = ref.parse(text)
+    assert isinstance(found, VersionRef)
+    assert found.bare is bare
+
+
 def test_a_home_folder_is_expanded() -> None:
     assert ref.parse("~/out") == Path.home() / "out"
 

@@ -19,14 +19,12 @@ if TYPE_CHECKING:
 @options.as_json
 def rule(rule_id: str, *, as_json: bool) -> None:
     """Say what a rule demands, why, and how to fix what it finds; without ID: list all rules."""
-    from rankloom import validate
-    from rankloom.recipe import rules
+    from rankloom.rules import RULES
 
-    known = {**rules.RULES, **validate.RULES}
-    chosen = [found for key, found in known.items() if rule_id.upper() in {"", key}]
+    chosen = [found for key, found in RULES.items() if rule_id.upper() in {"", key}]
     if not chosen:
         message = f"there is no rule {rule_id!r}"
-        raise NotFoundError(message, hint=f"{_near(rule_id, known)}'loractl rule' lists them all")
+        raise NotFoundError(message, hint=f"{_near(rule_id, RULES)}'loractl rule' lists them all")
     if as_json:
         output.as_json([asdict(found) for found in chosen])
     elif rule_id:

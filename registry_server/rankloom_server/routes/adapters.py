@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -42,9 +43,15 @@ def resolve(
     alias: str | None = None,
     number: Annotated[int | None, Query(ge=1, le=999_999_999)] = None,
     digest: str | None = None,
+    *,
+    bare: bool = False,
 ) -> wire.ResolvedVersion:
-    """Return one version by alias (``latest`` if nothing is named), number or digest."""
-    return service.resolve(_ref(adapter, alias, number, digest))
+    """Return one version by alias (``latest`` if nothing is named), number or digest.
+
+    ``bare`` says that the namespace was not named but supposed: then the name must be no other
+    namespace's too.
+    """
+    return service.resolve(replace(_ref(adapter, alias, number, digest), bare=bare))
 
 
 def _ref(

@@ -46,6 +46,7 @@ class HttpRegistry:
     def resolve(self, ref: VersionRef) -> wire.ResolvedVersion:
         """Return the version that a ref names."""
         params = {"alias": ref.alias, "number": ref.number, "digest": ref.digest}
+        params |= {"bare": True} if ref.bare else {}
         return self._send(
             wire.ResolvedVersion, "GET", f"{_path(ref.adapter)}/resolve", params=params
         )

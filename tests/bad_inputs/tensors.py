@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bad_inputs.container import file
+from bad_inputs.record import recorded
+from bad_inputs.row import FITTED, Row
 from folders import PREFIX, SHAPES, adapter, base, base_tensors, factors, tensor
 from rankloom import bases
 from rankloom.config import Settings
 from rankloom.tensorfile.values import bf16_bits
 from rule_cases import Q, as_dtype, layers, poisoned, tensors_of_base, with_factor, with_keys, zeros
-from validate.bad_inputs.container import file
-from validate.bad_inputs.record import recorded
-from validate.bad_inputs.row import FITTED, Row
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from validate.bad_inputs.row import Make
+    from bad_inputs.row import Make
 
 ARRAYS = base_tensors()
 HEAD = {**SHAPES, "lm_head": (10, 8)}

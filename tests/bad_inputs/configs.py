@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bad_inputs.record import recorded
+from bad_inputs.row import Row
 from folders import PREFIX, SHAPES, adapter, config, factors, tensor
 from rule_cases import CONFIG, repeated
-from validate.bad_inputs.record import recorded
-from validate.bad_inputs.row import Row
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from validate.bad_inputs.row import Make
+    from bad_inputs.row import Make
 
 SLOW = "([a-z_.0-9]+)+!"
 """It hung PEFT on a model of two layers."""

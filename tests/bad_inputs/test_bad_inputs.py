@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from validate.bad_inputs import configs, container, tensors
-from validate.bad_inputs.bounded import Ended, Runner
+from bad_inputs import configs, container, tensors
+from bad_inputs.bounded import Ended, Runner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from validate.bad_inputs.row import Row
+    from bad_inputs.row import Row
 
 ROWS = (*container.ROWS, *configs.ROWS, *tensors.ROWS)
 SECONDS = 1.0

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bad_inputs.row import Row
 from folders import PREFIX, adapter, config, factors, file_bytes, header_of, tensor, tensor_file
 from rule_cases import DATA, LFS, blank_header, empty_tensors, first, header, offset_by, repeated
-from validate.bad_inputs.row import Row
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from validate.bad_inputs.row import Make
+    from bad_inputs.row import Make
 
 KEY = next(iter(factors()))
 BODY = b"".join(data for _, _, data in factors().values())

@@ -1,0 +1,59 @@
+"""Rules of transfers, names and versions, with their reasons."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rankloom.finding import Severity
+from rankloom.validate.rule import Rule
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_E = Severity.ERROR
+
+_ALL = (
+    Rule(
+        "REG001",
+        _E,
+        "What is uploaded is what was declared",
+        "A version is named by the digests of its files. Bytes that are others, in another order, "
+        "too few or too many do not enter the store, and nothing is published.",
+        "Push again; if the file was written to during the push, wait until that is over.",
+    ),
+    Rule(
+        "REG002",
+        _E,
+        "What is read is what was recorded",
+        "A disk, a network or somebody in between changed the bytes. Nothing of them is kept, and "
+        "no folder appears.",
+        "Repeat it; if it stays so, the store is damaged: 'loractl admin fsck' says where.",
+    ),
+    Rule(
+        "REG003",
+        _E,
+        "Names are short and plain",
+        "Names become folders and addresses. Letters that look alike, '..', or names that a file "
+        "system takes for others would lead somewhere else.",
+        "Use 1 to 96 of a-z, 0-9, '.', '_' and '-', with a letter or digit at both ends.",
+    ),
+    Rule(
+        "REG005",
+        _E,
+        "A name without a namespace is one adapter's only",
+        "Who takes a known name in another namespace must not be taken for the one that was "
+        "meant. Only namespaces count that the reader may read; a digest means the same bytes "
+        "everywhere.",
+        "Write the namespace too: default/zh-lang, acme/zh-lang.",
+    ),
+    Rule(
+        "REG006",
+        _E,
+        "An output overwrites nothing",
+        "What lies there may be the only copy.",
+        "Name another output, or remove it first.",
+    ),
+)
+
+RULES: Mapping[str, Rule] = {rule.id: rule for rule in _ALL}
+"""By id. They are kept wherever bytes move; none is left out by an option."""
