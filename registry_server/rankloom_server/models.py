@@ -172,6 +172,19 @@ class VersionFileRow(SQLModel, table=True):
     digest: str = Field(sa_type=DIGEST_TYPE, index=True)
 
 
+class VersionSignatureRow(SQLModel, table=True):
+    """One signature of a version; triggers refuse to change or remove it."""
+
+    __tablename__ = "version_signature"
+    __table_args__ = (_digest_check(),)
+
+    version_id: int = Field(foreign_key="version.id", primary_key=True)
+    digest: str = Field(sa_type=DIGEST_TYPE, primary_key=True)
+    bundle: str = Field(sa_type=sa.Text)
+    creator: str = Field(sa_type=NAME_TYPE)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+
+
 class AliasRow(SQLModel, table=True):
     """A movable name; its digest is one of the same adapter's versions."""
 
@@ -274,6 +287,47 @@ class TokenGrantRow(SQLModel, table=True):
     namespace: str = Field(sa_type=NAME_TYPE, primary_key=True)
 
 
+class TrustedPublisherRow(SQLModel, table=True):
+    """A job of CI that may push to a namespace; the first that came told its repository's id."""
+
+    __tablename__ = "trusted_publisher"
+    __table_args__ = (
+        sa.UniqueConstraint(
+            *("namespace", "issuer", "repository", "workflow", "environment"),
+            name="uq_trusted_publisher_job",  # all columns' names are longer than a name may be
+        ),
+        sa.Index(None, "issuer", "repository"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    namespace: str = Field(sa_type=NAME_TYPE)
+    issuer: str = Field(sa_type=NAME_TYPE)
+    repository: str = Field(sa_type=sa.String(255))
+    workflow: str = Field(sa_type=sa.String(255))
+    environment: str = Field(sa_type=sa.String(255))
+    repository_id: str | None = Field(default=None, sa_type=sa.String(64))
+    created_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class MintedTokenRow(SQLModel, table=True):
+    """A token that was made for a trusted publisher; it is forgotten when it has expired."""
+
+    __tablename__ = "minted_token"
+
+    token_id: int = Field(foreign_key="api_token.id", primary_key=True)
+    publisher_id: int = Field(foreign_key="trusted_publisher.id", index=True)
+
+
+class ShownTokenRow(SQLModel, table=True):
+    """An identity token that was exchanged, so that it is not exchanged again while it is good."""
+
+    __tablename__ = "shown_token"
+    __table_args__ = (_digest_check(),)
+
+    digest: str = Field(sa_type=DIGEST_TYPE, primary_key=True)
+    expires_at: datetime = Field(sa_type=UtcDateTime)
+
+
 class NamespaceRow(SQLModel, table=True):
     """What is said about a namespace as a whole; most have no row."""
 
@@ -286,6 +340,9 @@ class NamespaceRow(SQLModel, table=True):
     purge_yanked_days: int | None = None
     quota_bytes: int | None = Field(default=None, sa_type=sa.BigInteger)
     protected_aliases: list[str] = Field(sa_type=sa.JSON, sa_column_kwargs={"server_default": "[]"})
+    required_signers: list[dict[str, Any]] = Field(
+        sa_type=sa.JSON, sa_column_kwargs={"server_default": "[]"}
+    )
 
 
 class AuditRow(SQLModel, table=True):
@@ -313,11 +370,15 @@ SEARCH_KEY = _TABLES["search_key"]
 SEARCH_ENTRY = _TABLES["search_entry"]
 VERSION_PART = _TABLES["version_part"]
 VERSION_FILE = _TABLES["version_file"]
+VERSION_SIGNATURE = _TABLES["version_signature"]
 ALIAS = _TABLES["alias"]
 UPLOAD = _TABLES["upload"]
 UPLOAD_BLOB = _TABLES["upload_blob"]
 BLOB = _TABLES["blob"]
 TOKEN = _TABLES["api_token"]
 TOKEN_GRANT = _TABLES["api_token_grant"]
+TRUSTED_PUBLISHER = _TABLES["trusted_publisher"]
+MINTED_TOKEN = _TABLES["minted_token"]
+SHOWN_TOKEN = _TABLES["shown_token"]
 NAMESPACE = _TABLES["namespace"]
 AUDIT = _TABLES["audit"]

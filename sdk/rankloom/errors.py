@@ -13,11 +13,13 @@
     ├── IncompatibleError         7 / 409   adapter and base, or adapters, do not fit
     ├── IntegrityError            8 / 502   stored bytes differ from their digest
     │   └── UploadCorruptError    8 / 422   uploaded bytes do
+    ├── SignatureError            8 / 409   a version is not signed by whom it must be
     ├── RegistryError             3 / 503   unreachable, or answers nonsense
     │   ├── AuthError             9 / 401
     │   ├── ForbiddenError        9 / 403
     │   └── RateLimitError        3 / 429
     ├── DiskError                 3 / 507   a file of this machine cannot be written
+    ├── WorkerLostError           3 / 503   a process or machine that did a part of the work is gone
     ├── EvaluationError           3 / 422   the caller's evaluation of a model gave no score
     └── BackendUnavailableError  10 / 501   something that the step needs is not installed
 
@@ -119,6 +121,12 @@ class UploadCorruptError(IntegrityError):
     code, http_status = "upload-corrupt", 422
 
 
+class SignatureError(RankloomError):
+    """A version is not signed by whom it must be, or a signature is not of this version."""
+
+    code, exit_code, http_status = "signature", 8, 409
+
+
 class RegistryError(RankloomError):
     """The registry cannot be reached, fails, or answers what no registry answers."""
 
@@ -147,6 +155,12 @@ class DiskError(RankloomError):
     """A file cannot be written: the disk is full, read-only, or not ours to write."""
 
     code, exit_code, http_status = "disk", 3, 507
+
+
+class WorkerLostError(RankloomError):
+    """A process or a machine that did a part of the work was lost more often than is bearable."""
+
+    code, exit_code, http_status = "worker-lost", 3, 503
 
 
 class EvaluationError(RankloomError):

@@ -73,6 +73,10 @@ class Manifest(Message):
         """The version's digest."""
         return digests.of_bytes(self.canonical())
 
+    def record(self) -> bytes:
+        """Return the bytes of the file ``rankloom.json`` beside the files."""
+        return self.canonical() + b"\n"
+
 
 def read_record(folder: Path) -> Manifest | None:
     """Return the manifest that a folder carries, or ``None`` if it carries none.

@@ -72,7 +72,7 @@ def save(
         )
         if wanted is not None:
             check_record(manifest, wanted)
-        write_atomic(folder / RECORD, manifest.canonical())
+        write_atomic(folder / RECORD, manifest.record())
     return manifest
 
 

@@ -69,7 +69,7 @@ class Cache:
                 place = filling / entry.path
                 place.parent.mkdir(parents=True, exist_ok=True)
                 _put(self.blob(entry.digest), place, link=link)
-            write_atomic(filling / RECORD, manifest.canonical() + b"\n")
+            write_atomic(filling / RECORD, manifest.record())
 
     def _has(self, path: Path, entry: FileEntry) -> bool:
         """Tell whether a file is the blob, which was hashed just before, or has its bytes."""

@@ -19,8 +19,12 @@ from rankloom.finding import Severity
 from rankloom.fingerprint import Fingerprint
 from rankloom.manifest import Manifest
 from rankloom.message import Digest, Message, Name
+from rankloom.signing.bundle import MAX_BYTES
+from rankloom.signing.signers import Signer
 
 Word = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+MAX_PARTS = 10_000
+"""As many parts as S3 takes for one object."""
 LabelValue = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00]+$")]
 
 
@@ -145,11 +149,39 @@ class PutTarget(Message):
     headers: dict[str, str] = Field(default_factory=dict)
 
 
+class LargeBlob(Message):
+    """A missing blob that comes in parts of ``part_bytes`` bytes; the last may be smaller."""
+
+    digest: Digest
+    part_bytes: int = Field(gt=0)
+
+
 class Upload(Message):
-    """An open upload; ``missing`` lists the blobs that the store does not hold yet."""
+    """An open upload; ``missing`` and ``large`` are the blobs that the store does not hold yet."""
 
     id: str
     missing: tuple[PutTarget, ...]
+    large: tuple[LargeBlob, ...] = ()
+
+
+class PartsRequest(Message):
+    """Of which parts a large blob is made: their digests in order."""
+
+    parts: Annotated[tuple[Digest, ...], Field(min_length=1, max_length=MAX_PARTS)]
+
+
+class PartTarget(Message):
+    """Where the client sends one part (counted from 1), as ``PutTarget`` for a whole blob."""
+
+    number: int = Field(ge=1, le=MAX_PARTS)
+    url: str
+    headers: dict[str, str] = Field(default_factory=dict)
+
+
+class MissingParts(Message):
+    """The parts of a blob that have not arrived; none: the store holds the blob."""
+
+    missing: tuple[PartTarget, ...]
 
 
 class AliasRequest(Message):
@@ -271,6 +303,8 @@ class NamespaceRules(Message):
         purge_yanked_days: age at which a yanked version is purged; ``None``: never.
         quota_bytes: how much its versions may take together; ``None``: as much as there is.
         protected_aliases: only who administers the namespace moves or removes these.
+        required_signers: a version is given out, and named by an alias, only if one of these signed
+            it; none: signatures are not asked for.
     """
 
     anonymous_read: bool = False
@@ -279,6 +313,35 @@ class NamespaceRules(Message):
     purge_yanked_days: int | None = Field(default=None, ge=0, le=36500)
     protected_aliases: tuple[Name, ...] = ()
     quota_bytes: int | None = Field(default=None, ge=0, lt=1 << 62)
+    required_signers: Annotated[tuple[Signer, ...], Field(max_length=20)] = ()
+
+
+class SignatureRequest(Message):
+    """Attach a signature to a version: a bundle of the OpenSSF model-signing format."""
+
+    bundle: Annotated[str, StringConstraints(min_length=1, max_length=MAX_BYTES)]
+
+
+class Signature(Message):
+    """A signature that is attached to a version; by whom it is, only verifying it tells.
+
+    Attributes:
+        digest: of the bundle.
+        bundle: the signature, as it was sent.
+        creator: name of the token that attached it.
+        created_at: when.
+    """
+
+    digest: Digest
+    bundle: str
+    creator: str
+    created_at: datetime
+
+
+class SignedVersion(ResolvedVersion):
+    """A version with its manifest and all that was signed of it, oldest first."""
+
+    signatures: tuple[Signature, ...] = ()
 
 
 class AuditEntry(Message):

@@ -143,8 +143,7 @@ def _record(source: Path, work: Path) -> None:
         FileEntry(path=file.name, size=file.stat().st_size, digest=digest.of_file(file))
         for file in listing(work).files
     )
-    content = Manifest(files=files, base=record.base).canonical()
-    write_atomic(work / RECORD, content)
+    write_atomic(work / RECORD, Manifest(files=files, base=record.base).record())
 
 
 def _replace(work: Path, source: Path) -> None:
