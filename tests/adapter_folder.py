@@ -10,7 +10,7 @@ from rankloom import digest as digests
 from rankloom.fingerprint import Fingerprint
 from rankloom.manifest import FileEntry, Manifest
 from rankloom.ref import AdapterName
-from rankloom.registry import transfer
+from rankloom.registry import sending
 from rankloom.registry.protocol import Registry
 from rankloom.registry.wire import (
     BaseRecord,
@@ -81,7 +81,7 @@ def send(folder: Path, upload: Upload) -> int:
     files = {entry.digest: entry for entry in manifest_of(folder).files}
     for target in upload.missing:
         entry = files[target.digest]
-        transfer.put(folder / entry.path, entry.size, target)
+        sending.put(folder / entry.path, entry.size, target)
     return len(upload.missing)
 
 

@@ -31,7 +31,7 @@ from adapter_folder import manifest_of, write_adapter
 from fault_proxy import FaultProxy, running
 from rankloom.errors import ConflictError, IntegrityError, NotFoundError, RankloomError
 from rankloom.ref import AdapterName, VersionRef
-from rankloom.registry import transfer
+from rankloom.registry import sending, transfer
 from rankloom.registry.http import HttpRegistry
 from rankloom.registry.wire import AliasRequest, NamespaceRules, UploadRequest, Version
 from rankloom_server import auth, fsck
@@ -171,7 +171,7 @@ class Worker:
         files = {entry.digest: entry for entry in manifest.files}
         for target in upload.missing:
             entry = files[target.digest]
-            transfer.put(folder / entry.path, entry.size, target)
+            sending.put(folder / entry.path, entry.size, target)
         if self._random.random() < 0.1:
             return  # and never comes back
         version = registry.publish(upload.id)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rankloom.errors import IntegrityError, NotFoundError, RegistryError, UploadCorruptError
-from rankloom.registry import transfer
+from rankloom.registry import sending, transfer
 from rankloom.registry.tally import Tally
 from rankloom.registry.wire import PutTarget
 
@@ -127,7 +127,7 @@ def test_a_put_sends_the_signed_headers_and_every_byte(site: Site, tmp_path: Pat
     (tmp_path / "blob").write_bytes(DATA)
     site.answers = [body(b"", status=200)]
     target = PutTarget(digest=DIGEST, url=site.url, headers={"If-None-Match": "*"})
-    transfer.put(tmp_path / "blob", len(DATA), target)
+    sending.put(tmp_path / "blob", len(DATA), target)
     method, sent, headers = site.requests[0]
     assert (method, sent) == ("PUT", DATA)
     assert headers["If-None-Match"] == "*"
@@ -152,25 +152,25 @@ def test_what_a_store_says_to_a_put(
     site.answers = [body(b"why", status=status)]
     target = PutTarget(digest=DIGEST, url=site.url)
     if error is None:
-        transfer.put(tmp_path / "blob", len(DATA), target)
+        sending.put(tmp_path / "blob", len(DATA), target)
     else:
         with pytest.raises(error, match="why"):
-            transfer.put(tmp_path / "blob", len(DATA), target)
+            sending.put(tmp_path / "blob", len(DATA), target)
 
 
 def test_file_urls_are_verified_as_well(tmp_path: Path) -> None:
     source, stored, back = tmp_path / "a", tmp_path / "s p", tmp_path / "back"
     source.write_bytes(DATA)
     target = PutTarget(digest=DIGEST, url=stored.as_uri())
-    transfer.put(source, len(DATA), target)
+    sending.put(source, len(DATA), target)
     get(stored.as_uri(), back)
     assert back.read_bytes() == DATA
     source.write_bytes(DATA[:-1])
     stored.unlink()
     with pytest.raises(UploadCorruptError):
-        transfer.put(source, len(DATA), target)
+        sending.put(source, len(DATA), target)
     with pytest.raises(IntegrityError):
         get(stored.as_uri(), tmp_path / "again")
     source.unlink()
     with pytest.raises(NotFoundError):
-        transfer.put(source, len(DATA), target)
+        sending.put(source, len(DATA), target)

@@ -11,7 +11,7 @@ import urllib3
 
 from rankloom import digest as digests
 from rankloom.errors import IntegrityError, NotFoundError, RegistryError, UploadCorruptError
-from rankloom.registry import transfer
+from rankloom.registry import sending, transfer
 from rankloom_server.settings import Settings
 from rankloom_server.store.interface import Store
 from rankloom_server.store.local import LocalStore
@@ -79,7 +79,7 @@ def _upload(store: Store, tmp_path: Path, data: bytes = BLOB) -> None:
     source = tmp_path / "source"
     source.write_bytes(data)
     digest = digests.of_bytes(data)
-    transfer.put(source, len(data), store.presign_put(digest, len(data)))
+    sending.put(source, len(data), store.presign_put(digest, len(data)))
 
 
 def _put(store: Store, data: bytes, *, size: int = len(BLOB), **headers: str) -> int:
@@ -172,7 +172,7 @@ def test_damaged_bytes_can_be_replaced(store: Store, tmp_path: Path) -> None:
     _upload(store, tmp_path)
     source = tmp_path / "again"
     source.write_bytes(BLOB)
-    transfer.put(source, len(BLOB), store.presign_put(DIGEST, len(BLOB), replace=True))
+    sending.put(source, len(BLOB), store.presign_put(DIGEST, len(BLOB), replace=True))
     assert b"".join(store.read(DIGEST)) == BLOB
 
 
@@ -208,7 +208,7 @@ def test_a_forged_signature_is_refused(strict: Store, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(BLOB)
     with pytest.raises(RegistryError, match="403"):
-        transfer.put(source, len(BLOB), forged)
+        sending.put(source, len(BLOB), forged)
     assert strict.size(DIGEST) is None
 
 

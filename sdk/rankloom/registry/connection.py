@@ -12,10 +12,12 @@ import functools
 import http.client
 import ssl
 import threading
-from typing import IO, TYPE_CHECKING, Final
-from urllib.parse import urlsplit
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import unquote, urlsplit
 
-from rankloom.errors import UploadCorruptError
+from rankloom.errors import RegistryError, UploadCorruptError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -30,9 +32,19 @@ _SLICE: Final = 4 << 20
 BROKEN: Final = (http.client.HTTPException, OSError)
 """What a broken connection raises."""
 
+_ATTEMPTS: Final = 4
+_PAUSE_SECONDS: Final = 0.1
+
 _lock = threading.Lock()
 _idle: list[tuple[str, http.client.HTTPConnection]] = []
 _MOST_IDLE: Final = 16
+
+
+class Span(NamedTuple):
+    """Bytes of a file: the first one's place and how many."""
+
+    begin: int
+    size: int
 
 
 @contextlib.contextmanager
@@ -54,11 +66,11 @@ def get(url: str, headers: Mapping[str, str] | None = None) -> Iterator[http.cli
 def put(
     url: str,
     source: IO[bytes],
-    size: int,
+    span: Span,
     headers: Mapping[str, str],
     count: Callable[[int], None],
 ) -> tuple[int, str]:
-    """Send the first ``size`` bytes of a file; return status and text of the answer.
+    """Send bytes of a file; return status and text of the answer.
 
     Raises:
         OSError: the connection broke (or an ``HTTPException``).
@@ -70,10 +82,10 @@ def put(
         for name, value in headers.items():
             if name.lower() != "content-length":
                 connection.putheader(name, value)
-        connection.putheader("Content-Length", str(size))
+        connection.putheader("Content-Length", str(span.size))
         connection.endheaders()
         try:
-            _send(connection, source, size, count)
+            _send(connection, source, span, count)
         except ConnectionError:
             # A store that refuses says why before it hangs up; without that, it is broken.
             with contextlib.suppress(*BROKEN):
@@ -85,12 +97,12 @@ def put(
 def _send(
     connection: http.client.HTTPConnection,
     source: IO[bytes],
-    size: int,
+    span: Span,
     count: Callable[[int], None],
 ) -> None:
-    offset = 0
-    while offset < size:
-        wanted = min(_SLICE, size - offset)
+    offset, end = span.begin, span.begin + span.size
+    while offset < end:
+        wanted = min(_SLICE, end - offset)
         sent = connection.sock.sendfile(source, offset, wanted)
         if sent == 0:
             connection.close()
@@ -106,6 +118,39 @@ def _answer(connection: http.client.HTTPConnection) -> tuple[int, str]:
         if not response.isclosed():
             connection.close()
         return response.status, text
+
+
+def persist(url: str, attempt: Callable[[], None], position: Callable[[], int] = lambda: 0) -> None:
+    """Repeat a transfer when the connection breaks; what advances may break as often as it likes.
+
+    Raises:
+        RegistryError: it broke several times at the same position.
+    """
+    failed, reached = 0, position()
+    while True:
+        try:
+            attempt()
+        except BROKEN as error:
+            failed = failed + 1 if position() == reached else 1
+            reached = position()
+            if failed == _ATTEMPTS:
+                raise _unreachable(url, error) from error
+            time.sleep(_PAUSE_SECONDS * (failed - 1))  # a connection may just have been idle long
+        else:
+            return
+
+
+def _unreachable(url: str, error: Exception) -> RegistryError:
+    host = urlsplit(url).netloc
+    why = str(error) or type(error).__name__
+    message = f"the store at {host} cannot be reached: {why}"
+    hint = "check the network and try again; it goes on where it was"
+    return RegistryError(message, hint=hint)
+
+
+def local_path(url: str) -> Path:
+    """Return the path of a ``file:`` URL."""
+    return Path(unquote(urlsplit(url).path))
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from rankloom.registry import crew, transfer
+from rankloom.registry import crew, sending
 from rankloom.registry.tally import Tally
 from rankloom.registry.wire import AliasRequest, UploadRequest, Version
 
@@ -40,7 +40,7 @@ def push(
 
     def send(target: PutTarget) -> None:
         entry = files[target.digest]
-        transfer.put(folder / entry.path, entry.size, target, tally)
+        sending.put(folder / entry.path, entry.size, target, tally)
 
     crew.run([functools.partial(send, target) for target in upload.missing])
     return registry.publish(upload.id)

@@ -1,72 +1,26 @@
-"""Moving blobs between this machine and a store, by the URLs that a registry gives out."""
+"""Fetching blobs from a store, by the URLs that a registry gives out."""
 
 from __future__ import annotations
 
 import functools
 import http.client
-import time
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
-from urllib.parse import unquote, urlsplit
 
 from rankloom.digest import CHUNK
-from rankloom.errors import IntegrityError, NotFoundError, RegistryError, UploadCorruptError
+from rankloom.errors import IntegrityError, RegistryError
 from rankloom.files import write_verified
 from rankloom.registry import connection, crew
 from rankloom.registry.partial import BLOCK, Partial
 from rankloom.registry.tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from rankloom.registry.wire import PutTarget
+    from collections.abc import Iterator
+    from pathlib import Path
 
 SPAN: Final = 16 << 20
 """Bytes that are asked for at once; smaller blobs come whole, and are sent again from the start."""
 
-_ATTEMPTS: Final = 4
-_PAUSE_SECONDS: Final = 0.1
-# A store answers these when the blob is there already (S3: 412, or 409 while two race); whether
-# the stored bytes are right is for the registry to verify, as it does for every upload.
-_ALREADY_THERE: Final = frozenset([409, 412])
 _NOT_FOUND: Final = 404
-_REFUSED: Final = frozenset([400, 422])
-
-
-def put(source: Path, size: int, target: PutTarget, tally: Tally | None = None) -> None:
-    """Send one file to the place that the registry named.
-
-    Raises:
-        UploadCorruptError: the store found other bytes than declared (the file changed meanwhile).
-        RegistryError: the store cannot be reached or refuses.
-    """
-    tally = tally or Tally(size, None)
-    if target.url.startswith("file:"):
-        _store(source, size, target, tally)
-    else:
-        _persist(target.url, lambda: _send(source, size, target, tally))
-
-
-def _store(source: Path, size: int, target: PutTarget, tally: Tally) -> None:
-    with tally.attempt() as count, _open(source) as stream:
-        chunks = _read(stream)
-        place, error = _local_path(target.url), UploadCorruptError
-        write_verified(chunks, place, digest=target.digest, size=size, error=error, progress=count)
-
-
-def _send(source: Path, size: int, target: PutTarget, tally: Tally) -> None:
-    with tally.attempt() as count, _open(source) as stream:
-        status, text = connection.put(target.url, stream, size, target.headers, count)
-        if status >= 300 and status not in _ALREADY_THERE:
-            raise _refusal(source, status, text)
-
-
-def _refusal(source: Path, status: int, text: str) -> RegistryError | UploadCorruptError:
-    excerpt = text[:200].replace("\n", " ")
-    message = f"the store refused {source.name}: {status} {excerpt}"
-    if status in _REFUSED:
-        return UploadCorruptError(message, hint="did the file change during the push? push again")
-    return RegistryError(message, hint="push again; the registry gives out fresh URLs")
 
 
 def get(url: str, target: Path, *, digest: str, size: int, tally: Tally | None = None) -> None:
@@ -93,12 +47,12 @@ def _get_whole(url: str, target: Path, digest: str, size: int, tally: Tally) -> 
             chunks = _chunks(url, digest)
             write_verified(chunks, target, digest=digest, size=size, progress=count)
 
-    _persist(url, fetch)
+    connection.persist(url, fetch)
 
 
 def _chunks(url: str, digest: str) -> Iterator[memoryview]:
     if url.startswith("file:"):
-        path = _local_path(url)
+        path = connection.local_path(url)
         if not path.is_file():
             raise _lost(digest)
         with path.open("rb") as stream:
@@ -146,7 +100,7 @@ def _get_range(url: str, partial: Partial, begin: int, end: int, digest: str, ta
                 at += len(block)
                 tally.add(len(block))
 
-    _persist(url, fetch, lambda: at)
+    connection.persist(url, fetch, lambda: at)
 
 
 def _fill(response: http.client.HTTPResponse, block: memoryview) -> None:
@@ -184,28 +138,6 @@ def _lost(digest: str) -> IntegrityError:
     return IntegrityError(message, hint="push the adapter again to restore it")
 
 
-def _persist(
-    url: str, transfer: Callable[[], None], position: Callable[[], int] = lambda: 0
-) -> None:
-    """Repeat a transfer when the connection breaks; what advances may break as often as it likes.
-
-    Raises:
-        RegistryError: it broke several times at the same position.
-    """
-    failed, reached = 0, position()
-    while True:
-        try:
-            transfer()
-        except connection.BROKEN as error:
-            failed = failed + 1 if position() == reached else 1
-            reached = position()
-            if failed == _ATTEMPTS:
-                raise _unreachable(url, error) from error
-            time.sleep(_PAUSE_SECONDS * (failed - 1))  # a connection may just have been idle long
-        else:
-            return
-
-
 def _read(stream: IO[bytes] | http.client.HTTPResponse) -> Iterator[memoryview]:
     """Yield the bytes in chunks; each is good until the next is asked for."""
     buffer = memoryview(bytearray(CHUNK))
@@ -213,23 +145,3 @@ def _read(stream: IO[bytes] | http.client.HTTPResponse) -> Iterator[memoryview]:
         yield buffer[:count]
     if isinstance(stream, http.client.HTTPResponse) and stream.length:
         raise http.client.IncompleteRead(b"", stream.length)
-
-
-def _open(path: Path) -> IO[bytes]:
-    try:
-        return path.open("rb")
-    except FileNotFoundError as error:
-        message = f"{path} does not exist any more"
-        raise NotFoundError(message) from error
-
-
-def _local_path(url: str) -> Path:
-    return Path(unquote(urlsplit(url).path))
-
-
-def _unreachable(url: str, error: Exception) -> RegistryError:
-    host = urlsplit(url).netloc
-    why = str(error) or type(error).__name__
-    message = f"the store at {host} cannot be reached: {why}"
-    hint = "check the network and try again; it goes on where it was"
-    return RegistryError(message, hint=hint)
