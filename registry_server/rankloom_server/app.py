@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
-from rankloom_server import problems
+from rankloom_server import problems, traces
 from rankloom_server.metrics import Metrics
 from rankloom_server.middleware import BodyLimit, RequestContext
 from rankloom_server.rates import Rates
+from rankloom_server.rounds import Rounds
 from rankloom_server.routes import access, adapters, bases, blobs, health, uploads, versions
 from rankloom_server.wiring import open_service
 
@@ -34,13 +35,18 @@ def create_app(settings: Settings) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        rounds = Rounds(service, app.state.metrics, settings.collect_hours)
+        rounds.start()
         yield
+        rounds.stop()
         service.close()
+        end_traces()
 
     # The interactive pages would load scripts from elsewhere; /openapi.json is enough.
     app = FastAPI(title="rankloom", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.service = service
     app.state.metrics = Metrics()
+    end_traces = traces.start(app, service.engine)
     app.state.rates = Rates(settings.requests_per_minute)
     problems.install(app)
     app.add_middleware(BodyLimit)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -31,6 +33,23 @@ class Metrics:
             "Requests that are being answered.",
             registry=self._all,
         )
+
+        self._collections = Counter(
+            "rankloom_collections",
+            "Garbage collections by this process, and how they ended.",
+            ["outcome"],
+            registry=self._all,
+        )
+        self._collected = Counter(
+            "rankloom_collected_bytes",
+            "Bytes of blobs that this process deleted.",
+            registry=self._all,
+        )
+
+    def note_collection(self, outcome: Literal["done", "failed"], nbytes: int) -> None:
+        """Count one garbage collection that freed ``nbytes``."""
+        self._collections.labels(outcome).inc()
+        self._collected.inc(nbytes)
 
     def note(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request.

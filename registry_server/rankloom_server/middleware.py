@@ -78,6 +78,8 @@ class RequestContext:
             "request_id": state["request_id"],
             "actor": state.get("actor"),
         }
+        if "trace_id" in state:
+            figures["trace_id"] = state["trace_id"]
         line = "%(method)s %(path)s %(status)d %(ms).1f ms id=%(request_id)s"
         _log.info(line, figures, extra=figures)
 

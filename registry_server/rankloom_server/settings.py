@@ -40,6 +40,8 @@ class Settings(BaseSettings):
         requests_per_minute: how many requests one token, or one address without a token, may send
             to one server process; 0 means no limit.
         log: lines for people (``text``), or one JSON object a line (``json``).
+        collect_hours: how many hours lie between two garbage collections by this server; 0 means it
+            makes none.
         url_seconds: how long the URLs of blobs are good for.
     """
 
@@ -59,4 +61,5 @@ class Settings(BaseSettings):
     signing_key: SecretStr | None = Field(default=None, min_length=32)
     requests_per_minute: int = Field(default=0, ge=0)
     log: Literal["text", "json"] = "text"
+    collect_hours: float = Field(default=6, ge=0)
     url_seconds: int = Field(default=URL_SECONDS, ge=60, le=_DAY)
