@@ -12,7 +12,8 @@ from rankloom_server.metrics import Metrics
 from rankloom_server.middleware import BodyLimit, RequestContext
 from rankloom_server.rates import Rates
 from rankloom_server.rounds import Rounds
-from rankloom_server.routes import access, adapters, bases, blobs, health, uploads, versions
+from rankloom_server.routes import access, adapters, bases, blobs, health, parts, uploads, versions
+from rankloom_server.under_way import UnderWay
 from rankloom_server.wiring import open_service
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.service = service
     app.state.metrics = Metrics()
     end_traces = traces.start(app, service.engine)
+    app.state.under_way = UnderWay()
     app.state.rates = Rates(settings.requests_per_minute)
     problems.install(app)
     app.add_middleware(BodyLimit)
@@ -55,5 +57,6 @@ def create_app(settings: Settings) -> FastAPI:
     for router in (adapters.router, uploads.router, bases.router, access.router, versions.router):
         app.include_router(router, prefix=API)
     app.include_router(blobs.router)
+    app.include_router(parts.router)
     app.include_router(health.router)
     return app

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
@@ -19,8 +21,9 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound="Message")
 
-# Publishing streams every blob through the server once, so its answer may take a while.
-_TIMEOUT = httpx.Timeout(30.0, connect=5.0, read=300.0)
+# A server answers "not yet" long before, where its work takes longer.
+_TIMEOUT = httpx.Timeout(30.0, connect=5.0, read=60.0)
+_MAX_PAUSE_SECONDS = 30.0
 
 
 class HttpRegistry:
@@ -39,17 +42,24 @@ class HttpRegistry:
         """Declare a version."""
         return self._send(wire.Upload, "POST", f"{_path(adapter)}/uploads", request)
 
+    def assemble(
+        self, upload_id: str, digest: str, request: wire.PartsRequest
+    ) -> wire.MissingParts:
+        """Say which parts of a large blob are missing, or put it together."""
+        where = f"/uploads/{quote(upload_id, safe='')}/blobs/{digest}/parts"
+        return self._send(wire.MissingParts, "PUT", where, request)
+
     def publish(self, upload_id: str) -> wire.Version:
-        """Turn an upload into a version."""
-        return self._send(wire.Version, "POST", f"/uploads/{quote(upload_id, safe='')}/publish")
+        """Turn an upload into a version, however long that takes."""
+        where = f"/uploads/{quote(upload_id, safe='')}/publish"
+        while (response := self._request("POST", where)).status_code == HTTPStatus.ACCEPTED:
+            time.sleep(_pause(response))
+        return self._read(wire.Version, response)
 
     def resolve(self, ref: VersionRef) -> wire.ResolvedVersion:
         """Return the version that a ref names."""
-        params = {"alias": ref.alias, "number": ref.number, "digest": ref.digest}
-        params |= {"bare": True} if ref.bare else {}
-        return self._send(
-            wire.ResolvedVersion, "GET", f"{_path(ref.adapter)}/resolve", params=params
-        )
+        where = f"{_path(ref.adapter)}/resolve"
+        return self._send(wire.ResolvedVersion, "GET", where, params=_named(ref))
 
     def blob_url(self, adapter: AdapterName, version: str, path: str) -> str:
         """Return a URL for the bytes of one file."""
@@ -79,6 +89,16 @@ class HttpRegistry:
         """Say something of a version."""
         where = f"{_path(adapter)}/versions/{version}/remarks"
         return self._send(wire.Version, "PUT", where, said)
+
+    def signatures(self, ref: VersionRef) -> wire.SignedVersion:
+        """Return the version that a ref names with its signatures."""
+        where = f"{_path(ref.adapter)}/signatures"
+        return self._send(wire.SignedVersion, "GET", where, params=_named(ref))
+
+    def add_signature(self, adapter: AdapterName, version: str, bundle: str) -> wire.Signature:
+        """Attach a signature to a version."""
+        where = f"{_path(adapter)}/versions/{version}/signatures"
+        return self._send(wire.Signature, "POST", where, wire.SignatureRequest(bundle=bundle))
 
     def set_alias(
         self, adapter: AdapterName, alias: str, request: wire.AliasRequest
@@ -150,7 +170,9 @@ class HttpRegistry:
         *,
         params: dict[str, Any] | None = None,
     ) -> M:
-        response = self._request(method, path, body, params=params)
+        return self._read(kind, self._request(method, path, body, params=params))
+
+    def _read(self, kind: type[M], response: httpx.Response) -> M:
         try:
             return kind.model_validate_json(response.content)
         except ValidationError as error:
@@ -184,6 +206,18 @@ class HttpRegistry:
 
 def _path(adapter: AdapterName) -> str:
     return f"/adapters/{adapter.namespace}/{adapter.name}"
+
+
+def _named(ref: VersionRef) -> dict[str, Any]:
+    """Return the query that names a version."""
+    params = {"alias": ref.alias, "number": ref.number, "digest": ref.digest}
+    return params | ({"bare": True} if ref.bare else {})
+
+
+def _pause(response: httpx.Response) -> float:
+    """Return how many seconds a server asks to wait, within reason."""
+    given = response.headers.get("Retry-After", "")
+    return min(float(given), _MAX_PAUSE_SECONDS) if given.isdecimal() else 1.0
 
 
 def _error(response: httpx.Response, url: str) -> RankloomError:

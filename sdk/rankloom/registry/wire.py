@@ -23,9 +23,9 @@ from rankloom.signing.bundle import MAX_BYTES
 from rankloom.signing.signers import Signer
 
 Word = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+LabelValue = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00]+$")]
 MAX_PARTS = 10_000
 """As many parts as S3 takes for one object."""
-LabelValue = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00]+$")]
 
 
 class BaseTensorShape(Message):
@@ -182,6 +182,12 @@ class MissingParts(Message):
     """The parts of a blob that have not arrived; none: the store holds the blob."""
 
     missing: tuple[PartTarget, ...]
+
+
+class Publishing(Message):
+    """The blobs of an upload are still being verified; publish it again to learn how it ends."""
+
+    upload_id: str
 
 
 class AliasRequest(Message):
