@@ -12,7 +12,7 @@ import torch
 
 from rankloom.adapter.change import ExpertLowRank, LowRank
 from rankloom.change.formula import Product
-from rankloom.change.read import read_finite
+from rankloom.change.read import all_finite, read_finite
 from rankloom.errors import AdapterError
 from rankloom_kernels import Folded, Term, fold, merge_
 
@@ -127,7 +127,7 @@ def join(
     """
     turned = [term.transposed() for term in terms] if transposed else terms
     delta = fold(turned, dtype, for_bfloat16=for_bfloat16)
-    if not torch.isfinite(delta.a if transposed else delta.b).all():
+    if not all_finite(delta.a if transposed else delta.b):
         coefficients = [term.coefficient for term in terms]
         message = f"NUM004 weight times scale {coefficients} overflows {dtype} in a factor"
         raise AdapterError(message, hint="use a smaller weight")
