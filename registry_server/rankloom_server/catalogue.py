@@ -18,7 +18,7 @@ from rankloom.registry.wire import (
     ResolvedVersion,
     Version,
 )
-from rankloom_server import namespaces
+from rankloom_server import namespaces, signed
 from rankloom_server.models import ADAPTER, ALIAS, BASE, VERSION, VERSION_FILE
 
 if TYPE_CHECKING:
@@ -74,17 +74,37 @@ def resolve(connection: sa.Connection, ref: VersionRef) -> ResolvedVersion:
 
     Raises:
         NotFoundError: there is no such adapter, version or alias.
+        SignatureError: its namespace demands a signature that it has not.
+    """
+    row = row_of(connection, ref)
+    if row["required"]:
+        signed.check_row(connection, row, str(ref))
+    return resolved(connection, row)
+
+
+def row_of(connection: sa.Connection, ref: VersionRef) -> RowMapping:
+    """Return the row of the version that a ref names, with all that :func:`resolved` needs.
+
+    Raises:
+        NotFoundError: there is no such adapter, version or alias.
     """
     statement = (
-        sa.select(*VERSION_COLUMNS, VERSION.c.manifest)
+        sa.select(
+            *VERSION_COLUMNS, VERSION.c.id, VERSION.c.manifest, signed.REQUIRED.label("required")
+        )
         .select_from(VERSIONS)
         .where(is_adapter(ref.adapter), _names(ref))
     )
     row = connection.execute(statement).mappings().one_or_none()
     if row is None:
-        raise _unresolved(connection, ref)
+        raise unresolved(connection, ref)
     if row["purged_at"] is not None:
         raise purged(str(ref), row["purged_at"])
+    return row
+
+
+def resolved(connection: sa.Connection, row: RowMapping) -> ResolvedVersion:
+    """Return a version with its manifest from its row."""
     (version,) = versions(connection, [row])
     return ResolvedVersion(version=version, manifest=Manifest.model_validate_json(row["manifest"]))
 
@@ -108,7 +128,8 @@ def purged(ref: str, when: datetime) -> NotFoundError:
     return NotFoundError(message, hint="push the same content again to bring this version back")
 
 
-def _unresolved(connection: sa.Connection, ref: VersionRef) -> NotFoundError:
+def unresolved(connection: sa.Connection, ref: VersionRef) -> NotFoundError:
+    """Return the error for a ref that names nothing, with what there is instead."""
     known = connection.execute(sa.select(ADAPTER.c.id).where(is_adapter(ref.adapter))).first()
     if known is None:
         return no_adapter(ref.adapter)
@@ -133,7 +154,7 @@ def version(connection: sa.Connection, adapter: AdapterName, digest: str) -> Ver
     """
     found = find_version(connection, adapter, digest)
     if found is None:
-        raise _unresolved(connection, refs.VersionRef(adapter, digest=digest))
+        raise unresolved(connection, refs.VersionRef(adapter, digest=digest))
     return found
 
 
@@ -252,18 +273,22 @@ def file_digest(connection: sa.Connection, adapter: AdapterName, digest: str, pa
 
     Raises:
         NotFoundError: there is no such version or file.
+        SignatureError: the version's namespace demands a signature that it has not.
     """
     statement = (
-        sa.select(VERSION_FILE.c.digest)
+        sa.select(VERSION_FILE.c.digest, signed.REQUIRED.label("required"))
         .join(VERSION, VERSION_FILE.c.version_id == VERSION.c.id)
         .join(ADAPTER, VERSION.c.adapter_id == ADAPTER.c.id)
         .where(is_adapter(adapter), VERSION.c.digest == digest, VERSION_FILE.c.path == path)
     )
-    found: str | None = connection.execute(statement).scalar()
+    found = connection.execute(statement).one_or_none()
     if found is None:
         message = f"{adapter}@{digest} has no file {path[:80]!r}"
         raise NotFoundError(message, hint="the version's manifest lists its files")
-    return found
+    if found.required:
+        signed.check(connection, adapter, digest)
+    file: str = found.digest
+    return file
 
 
 def versions(connection: sa.Connection, rows: Iterable[RowMapping]) -> tuple[Version, ...]:

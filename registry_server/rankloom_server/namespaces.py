@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from rankloom.registry.wire import NamespaceRules
+from rankloom.signing import openssf
 from rankloom_server import audit, db
 from rankloom_server.models import NAMESPACE
 
@@ -35,7 +36,14 @@ def get(connection: sa.Connection, namespace: str) -> NamespaceRules:
 def put(
     connection: sa.Connection, actor: Actor, namespace: str, rules: NamespaceRules
 ) -> NamespaceRules:
-    """Set the rules of a namespace."""
+    """Set the rules of a namespace.
+
+    Raises:
+        BackendUnavailableError: signers are named, and nothing here can verify signatures.
+        RefError: by a signer's key or certificates nothing could be verified.
+    """
+    for signer in rules.required_signers:
+        openssf.check_signer(signer)
     values = rules.model_dump(mode="json")
     statement = db.insert(connection, NAMESPACE).values(name=namespace, **values)
     connection.execute(

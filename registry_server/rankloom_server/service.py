@@ -18,6 +18,7 @@ from rankloom_server import (
     namespaces,
     remarks,
     search,
+    signatures,
 )
 from rankloom_server import publish as publishing
 from rankloom_server.access import LOCAL, Grant, Scope
@@ -35,10 +36,14 @@ if TYPE_CHECKING:
         AliasRequest,
         AuditPage,
         BaseRecord,
+        MissingParts,
         NamespaceRules,
         Page,
+        PartsRequest,
         Remarks,
         ResolvedVersion,
+        Signature,
+        SignedVersion,
         TokenRecord,
         TokenRequest,
         Upload,
@@ -77,6 +82,12 @@ class Service:
     def open_upload(self, adapter: AdapterName, request: UploadRequest) -> Upload:
         """Declare a version."""
         return publishing.open_upload(self.engine, self.store, adapter, request)
+
+    def assemble(self, upload_id: str, digest: str, request: PartsRequest) -> MissingParts:
+        """Say which parts of a large blob are missing, or put it together."""
+        return publishing.assemble(
+            self.engine, self.store, upload_id, digest, request.parts, self.actor
+        )
 
     def publish(self, upload_id: str) -> Version:
         """Turn an upload into a version."""
@@ -126,6 +137,18 @@ class Service:
         """Say something of a version."""
         with db.write(self.engine) as connection:
             return remarks.put(connection, self.actor, adapter, version, said)
+
+    def signatures(self, ref: VersionRef) -> SignedVersion:
+        """Return the version that a ref names with its signatures."""
+        with db.read(self.engine) as connection:
+            if ref.bare:
+                namesakes.check(connection, ref.adapter, self.actor.readable())
+            return signatures.of(connection, ref)
+
+    def add_signature(self, adapter: AdapterName, version: str, bundle: str) -> Signature:
+        """Attach a signature to a version."""
+        with db.write(self.engine) as connection:
+            return signatures.attach(connection, self.actor, adapter, version, bundle)
 
     def set_alias(self, adapter: AdapterName, alias: str, request: AliasRequest) -> AliasMove:
         """Move an alias by compare-and-set."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from rankloom import digest as digests
 from rankloom import ref as refs
 from rankloom.errors import RefError
-from rankloom.ref import AdapterName, VersionRef
+from rankloom.ref import VersionRef
 from rankloom.registry import wire
 from rankloom_server.routes.deps import AdapterDep, Admin, Pusher, Reader, absolute
 
@@ -36,35 +35,49 @@ def show(service: Reader, adapter: AdapterDep) -> wire.AdapterDetail:
     return service.show(adapter)
 
 
-@router.get(_ONE + "/resolve")
-def resolve(
-    service: Reader,
+def _ref(
     adapter: AdapterDep,
     alias: str | None = None,
     number: Annotated[int | None, Query(ge=1, le=999_999_999)] = None,
     digest: str | None = None,
     *,
     bare: bool = False,
-) -> wire.ResolvedVersion:
-    """Return one version by alias (``latest`` if nothing is named), number or digest.
-
-    ``bare`` says that the namespace was not named but supposed: then the name must be no other
-    namespace's too.
-    """
-    return service.resolve(replace(_ref(adapter, alias, number, digest), bare=bare))
-
-
-def _ref(
-    adapter: AdapterName, alias: str | None, number: int | None, digest: str | None
 ) -> VersionRef:
     if sum(part is not None for part in (alias, number, digest)) > 1:
         message = "a version is named by one of alias, number and digest"
         raise RefError(message, hint="send only one of them")
     if digest is not None:
-        return VersionRef(adapter, digest=digests.parse(digest))
+        return VersionRef(adapter, digest=digests.parse(digest), bare=bare)
     if number is not None:
-        return VersionRef(adapter, number=number)
-    return VersionRef(adapter, alias=refs.check_name(alias or refs.LATEST, "alias"))
+        return VersionRef(adapter, number=number, bare=bare)
+    return VersionRef(adapter, alias=refs.check_name(alias or refs.LATEST, "alias"), bare=bare)
+
+
+RefDep = Annotated[VersionRef, Depends(_ref)]
+
+
+@router.get(_ONE + "/resolve")
+def resolve(service: Reader, ref: RefDep) -> wire.ResolvedVersion:
+    """Return one version by alias (``latest`` if nothing is named), number or digest.
+
+    ``bare`` says that the namespace was not named but supposed: then the name must be no other
+    namespace's too.
+    """
+    return service.resolve(ref)
+
+
+@router.get(_ONE + "/signatures")
+def signatures(service: Reader, ref: RefDep) -> wire.SignedVersion:
+    """Return one version, named as for ``resolve``, with its signatures, if it has any."""
+    return service.signatures(ref)
+
+
+@router.post(_ONE + "/versions/{version}/signatures", status_code=201)
+def add_signature(
+    service: Pusher, adapter: AdapterDep, version: str, body: wire.SignatureRequest
+) -> wire.Signature:
+    """Attach a signature to a version; the same again changes nothing."""
+    return service.add_signature(adapter, digests.parse(version), body.bundle)
 
 
 @router.get(_ONE + "/versions/{version}/files/{path:path}")

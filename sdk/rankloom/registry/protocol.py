@@ -12,11 +12,15 @@ if TYPE_CHECKING:
         AliasRequest,
         AuditPage,
         BaseRecord,
+        MissingParts,
         NamespaceRules,
         NewToken,
         Page,
+        PartsRequest,
         Remarks,
         ResolvedVersion,
+        Signature,
+        SignedVersion,
         TokenList,
         TokenRequest,
         Upload,
@@ -35,6 +39,9 @@ class Registry(Protocol):
 
     def open_upload(self, adapter: AdapterName, request: UploadRequest) -> Upload:
         """Declare a version; the answer says which blobs are missing and where to put them."""
+
+    def assemble(self, upload_id: str, digest: str, request: PartsRequest) -> MissingParts:
+        """Say which parts of an upload's large blob have not arrived; with all, make the blob."""
 
     def publish(self, upload_id: str) -> Version:
         """Verify the uploaded blobs and turn them into a version (again: the same version)."""
@@ -60,6 +67,12 @@ class Registry(Protocol):
 
     def remark(self, adapter: AdapterName, version: str, said: Remarks) -> Version:
         """Say of a version (a digest) what is given, and nothing else any more."""
+
+    def signatures(self, ref: VersionRef) -> SignedVersion:
+        """Return the version that a ref names with its signatures, also one that lacks them."""
+
+    def add_signature(self, adapter: AdapterName, version: str, bundle: str) -> Signature:
+        """Attach a signature to a version (a digest); the same again changes nothing."""
 
     def set_alias(self, adapter: AdapterName, alias: str, request: AliasRequest) -> AliasMove:
         """Move an alias by compare-and-set."""

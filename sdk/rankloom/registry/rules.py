@@ -53,6 +53,15 @@ _ALL = (
         "What lies there may be the only copy.",
         "Name another output, or remove it first.",
     ),
+    Rule(
+        "SEC007",
+        _E,
+        "A version is signed where that is asked for",
+        "A digest says that bytes are the ones that were named, not who vouches for them. Where a "
+        "namespace names its signers, or a pull or 'loractl verify' names one, every file of the "
+        "version, its base and its lineage must be under a signature by one of them.",
+        "Sign the version with 'loractl sign', or ask who published it to do so.",
+    ),
 )
 
 RULES: Mapping[str, Rule] = {rule.id: rule for rule in _ALL}

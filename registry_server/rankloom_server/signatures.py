@@ -1,0 +1,97 @@
+"""Signatures that are attached to versions: kept as they were sent, never changed or removed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from rankloom import digest as digests
+from rankloom.errors import ConflictError, SignatureError
+from rankloom.manifest import Manifest
+from rankloom.ref import VersionRef
+from rankloom.registry.wire import Signature, SignedVersion
+from rankloom.signing import bundle as bundles
+from rankloom_server import audit, catalogue, signed
+from rankloom_server.models import VERSION, VERSION_SIGNATURE
+
+if TYPE_CHECKING:
+    from rankloom.ref import AdapterName
+    from rankloom_server.access import Actor
+
+MOST = 16
+"""Signatures of one version; whoever may push could else fill the database with them."""
+
+
+def of(connection: sa.Connection, ref: VersionRef) -> SignedVersion:
+    """Return the version that a ref names with its signatures, whether it must have any or not.
+
+    Raises:
+        NotFoundError: there is no such adapter, version or alias.
+    """
+    row = catalogue.row_of(connection, ref)
+    found = catalogue.resolved(connection, row)
+    kept = tuple(_kept(connection, row["id"]))
+    return SignedVersion(version=found.version, manifest=found.manifest, signatures=kept)
+
+
+def _kept(connection: sa.Connection, version_id: int) -> list[Signature]:
+    statement = (
+        sa.select(*(VERSION_SIGNATURE.c[name] for name in Signature.model_fields))
+        .where(VERSION_SIGNATURE.c.version_id == version_id)
+        .order_by(VERSION_SIGNATURE.c.created_at, VERSION_SIGNATURE.c.digest)
+    )
+    rows = connection.execute(statement).mappings()
+    return [Signature.model_validate(dict(row)) for row in rows]
+
+
+def attach(
+    connection: sa.Connection, actor: Actor, adapter: AdapterName, digest: str, bundle: str
+) -> Signature:
+    """Attach a signature to a version; the same again changes nothing.
+
+    Raises:
+        ConflictError: the version has as many as it may have.
+        NotFoundError: there is no such adapter or version.
+        SignatureError: (SEC007) it is malformed, of another version, or by nobody whom the
+            namespace names.
+    """
+    row = signed.row_of(connection, adapter, digest)
+    if row is None:
+        raise catalogue.unresolved(connection, VersionRef(adapter, digest=digest))
+    what = f"{adapter}@{digest}"
+    _check(row, bundle, what)
+    # Who attaches another one at the same time waits until this is committed.
+    mine = sa.select(VERSION.c.id).where(VERSION.c.id == row["id"]).with_for_update()
+    connection.execute(mine)
+    before = _kept(connection, row["id"])
+    name = digests.of_bytes(bundle.encode())
+    if known := [one for one in before if one.digest == name]:
+        return known[0]
+    if len(before) >= MOST:
+        message = f"{what} has {MOST} signatures, which is as many as a version may have"
+        raise ConflictError(message, hint="one signature by each signer is enough")
+    made = Signature(digest=name, bundle=bundle, creator=actor.name, created_at=datetime.now(UTC))
+    values = {"version_id": row["id"], **made.model_dump()}
+    connection.execute(sa.insert(VERSION_SIGNATURE).values(**values))
+    audit.record(
+        connection,
+        actor,
+        "version.sign",
+        namespace=adapter.namespace,
+        subject=adapter.name,
+        detail={"version": digest, "signature": name},
+    )
+    return made
+
+
+def _check(row: sa.RowMapping, bundle: str, what: str) -> None:
+    """Refuse what could never count as a signature of this version in its namespace."""
+    manifest = Manifest.model_validate_json(row["manifest"])
+    bundles.check_contents(bundles.read(bundle), bundles.contents_of(manifest), what)
+    signers = signed.signers_of(row)
+    if signers and not signed.is_by(bundle, manifest, signers):
+        wanted = " or ".join(map(str, signers))
+        message = f"SEC007 the signature of {what} is by nobody whom its namespace names: {wanted}"
+        raise SignatureError(message, hint="sign it with the key that the namespace expects")
