@@ -218,6 +218,8 @@ class Composition:
         dtype: str | None = None,
         shard_bytes: int | None = None,
         workers: int | None = None,
+        on: str = "threads",
+        digest: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> ApplyReport:
         """Add it to a checkpoint and write the result as a new one, in bounded memory.
@@ -233,7 +235,11 @@ class Composition:
             dtype: convert floating tensors to this (``"bfloat16"``, …); default: the recipe's,
                 else each keeps its own.
             shard_bytes: largest size of a file's tensors; default: the same files as the base.
-            workers: how many threads; default: as many as torch would use, up to four.
+            workers: how many at once; default: threads as torch would use, up to four; a process
+                for each core; all that the cluster has.
+            on: what carries it out: ``"threads"`` of this process, ``"processes"``, ``"ray"`` or
+                the address of a cluster, ``"ray://host:10001"``. The bytes are the same.
+            digest: report the digest of what was written.
             progress: called with (bytes written, bytes to write).
 
         Raises:
@@ -241,8 +247,10 @@ class Composition:
             ConflictError: ``output`` exists and is not an empty folder; nothing was written.
             AdapterError: an adapter, or what is added to a tensor, has no effect.
             IntegrityError: what was written is not what the adapters give; nothing was kept.
+            WorkerLostError: a process or a machine that worked on it was lost, again and again.
         """
         from rankloom.apply.checkpoint import apply_to_checkpoint
+        from rankloom.apply.executors import find_executor
         from rankloom.apply.places import open_base
         from rankloom.apply.s3 import is_s3
         from rankloom.base.fingerprint import fingerprint
@@ -251,21 +259,22 @@ class Composition:
         out = str(output) if is_s3(output) else Path(output)
         if isinstance(out, Path):
             check_output(out)
-        remote, found = is_s3(base), None
-        with open_base(base) as (model, sources):
+        executor, found = find_executor(on, workers), None
+        with open_base(base) as (model, origin):
             if self.base is not None:
-                recorded = bool(self.base.exact or self.base.bf16) and not remote
+                recorded = bool(self.base.exact or self.base.bf16) and not origin.is_remote
                 found = fingerprint(model, values=recorded, cache=self._cache)
             return apply_to_checkpoint(
                 model,
                 self.changes,
                 out,
-                sources=sources if remote else None,
+                origin=origin,
                 expected=self.base,
                 found=found,
                 dtype=dtype or self.dtype,
                 shard_bytes=shard_bytes,
-                workers=workers,
+                executor=executor,
+                hashes=digest,
                 seed=self.digest,
                 allow_no_effect=self.demands.allow_no_effect,
                 progress=progress,

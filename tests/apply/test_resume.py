@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -17,6 +18,10 @@ from rankloom.apply import workers
 from rankloom.apply.partial import Partial
 from rankloom.composition import Composition, compose
 from rankloom.errors import ConflictError
+
+if TYPE_CHECKING:
+    from rankloom.apply.staged import Staged
+    from rankloom.apply.transfer import Sink
 
 pytestmark = pytest.mark.filterwarnings("ignore:BASE001:rankloom.errors.RankloomWarning")
 
@@ -36,10 +41,10 @@ def interrupted(tmp_path: Path, composition: Composition) -> Path:
     """Stop a run after its first file; return where the rest of it lies."""
     real = Partial.add
 
-    def add(partial: Partial, name: str, unchanged: tuple[str, ...]) -> None:
+    def add(partial: Partial, staged: Staged) -> None:
         if partial.finished():
             raise KeyboardInterrupt
-        real(partial, name, unchanged)
+        real(partial, staged)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Partial, "add", add)
@@ -99,7 +104,7 @@ def test_what_was_finished_is_not_written_again(
     finished = {line["name"] for line in lines[1:]}
     carried, real = set(), workers.carry_out
 
-    def carry_out(step: object, sources: object, sink: workers.Sink, tiles: object) -> bool:
+    def carry_out(step: object, sources: object, sink: Sink, tiles: object) -> bool:
         carried.add(getattr(step, "path", None) or step.new.path)  # type: ignore[attr-defined]
         return real(step, sources, sink, tiles)  # type: ignore[arg-type]
 

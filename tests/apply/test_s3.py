@@ -92,12 +92,14 @@ def test_several_parts_are_one_file(
     monkeypatch.setattr(s3, "PART_BYTES", 5 << 20)  # S3's smallest
     url, size = new_url(), 12 << 20
     data = bytes(range(256)) * (size // 256)
-    sink = s3.S3Sink(s3.Prefix(url), "a", size)
+    prefix = s3.Prefix(url)
+    sink = s3.S3Sink(prefix, "a", size)
     for start in reversed(range(0, size, 3 << 20)):
         sink.write_at(memoryview(data)[start : start + (3 << 20)], start)
-    assert not contents(client, url)
-    sink.finish()
+    token = sink.finish()
     sink.close()
+    assert not contents(client, url)
+    prefix.complete("a", token)
     assert contents(client, url) == {"a": data}
 
 

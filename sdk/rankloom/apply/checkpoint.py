@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from importlib.metadata import version
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-import torch
-
+from rankloom.apply.executors.threads import Threads
 from rankloom.apply.folder import (
     check_space,
     companions,
@@ -21,28 +20,34 @@ from rankloom.apply.folder import (
 from rankloom.apply.identity import check_identity
 from rankloom.apply.partial import partial_output
 from rankloom.apply.place import place
+from rankloom.apply.places import Origin
 from rankloom.apply.replay import check_effect, replay
 from rankloom.apply.report import ApplyReport
 from rankloom.apply.resharding import plan_resharded
-from rankloom.apply.s3 import is_s3, s3_output
+from rankloom.apply.s3 import is_s3
+from rankloom.apply.s3_output import s3_output
 from rankloom.apply.steps import plan_shard
-from rankloom.apply.stores import Sources
-from rankloom.apply.workers import Job, usual_workers
+from rankloom.apply.tasks import ShardTask, versions
+from rankloom.apply.workers import processor
 from rankloom.change.dtypes import CODES, FLOATS
 from rankloom.change.threads import one_thread
 from rankloom.digest import of_bytes, of_json
-from rankloom.errors import BaseError, RefError
+from rankloom.errors import BaseError, RankloomWarning, RefError
 from rankloom.files import check_output
 from rankloom.tensorfile.header import Header, read_header
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
+
+    import torch
 
     from rankloom.apply.partial import Partial
     from rankloom.apply.placed import Placed
-    from rankloom.apply.s3 import S3Output
+    from rankloom.apply.s3_output import S3Output
+    from rankloom.apply.staged import Finished
     from rankloom.apply.steps import ShardPlan
+    from rankloom.apply.tasks import Executor
     from rankloom.base.model import Base
     from rankloom.change.formula import TargetChange
     from rankloom.fingerprint import Fingerprint
@@ -53,12 +58,13 @@ def apply_to_checkpoint(
     changes: Sequence[TargetChange],
     out: Path | str,
     *,
-    sources: Sources | None = None,
+    origin: Origin | None = None,
     expected: Fingerprint | None = None,
     found: Fingerprint | None = None,
     dtype: str | None = None,
     shard_bytes: int | None = None,
-    workers: int | None = None,
+    executor: Executor | None = None,
+    hashes: bool = False,
     seed: str = "",
     allow_no_effect: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -74,13 +80,14 @@ def apply_to_checkpoint(
         base: the checkpoint to read.
         changes: what is added to which parameter.
         out: the folder to make, or ``s3://bucket/prefix``.
-        sources: where the base's tensors come from, if not from its files; then, and if the output
-            is in S3, nothing is read again and compared.
+        origin: where the base's tensors are, if not in its folder; if that, or the output, is S3,
+            nothing is read again and compared.
         expected: identity of the base that the changes were made for.
         found: identity of ``base``.
         dtype: ``"float32"``, ``"bfloat16"``, …: convert all floating tensors; default: keep.
         shard_bytes: largest size of a file's tensors; default: the same files as the base.
-        workers: how many steps are done at once; default: as many as torch uses threads, up to 4.
+        executor: what carries it out; default: threads of this process. The bytes are the same.
+        hashes: report the digest of what was written.
         seed: identity of the changes, and what decides which tiles are compared. What a killed run
             with the same one has finished is not done again.
         allow_no_effect: let tensors pass that keep every bit though something is added to them.
@@ -93,6 +100,7 @@ def apply_to_checkpoint(
         IncompatibleError: another base; a parameter that it does not have, or in another shape,
             or quantised; or values overflow the new dtype.
         BackendUnavailableError: not enough free space.
+        WorkerLostError: a process or a machine that worked on it was lost, again and again.
         RefError: unknown dtype.
     """
     began = time.perf_counter()
@@ -100,41 +108,65 @@ def apply_to_checkpoint(
     if not is_s3(out):
         check_output(Path(out))
     check_identity(expected, found, str(base.path))
+    origin = origin or Origin.of(base)
     placement = place(base, changes)
     placed = placement.tensors
     plans = _plan(base, placed, chosen, shard_bytes)
-    with _output(out, _identity(base, plans, seed)) as partial, Sources() as own:
-        kept = partial.finished()
-        todo = [plan for plan in plans if plan.name not in kept]
+    with _output(out, _identity(origin, plans, seed, hashes), hashes=hashes) as output:
+        kept = output.finished()
+        tasks = [ShardTask(plan, origin, output.stage) for plan in plans if plan.name not in kept]
         beside = sum(path.stat().st_size for path in companions(base))
         counter = _Counter(sum(plan.nbytes for plan in plans) + beside, progress)
         if not is_s3(out):
-            check_space(Path(out), sum(plan.nbytes for plan in todo) + beside)
-        copy_companions(base, partial.content)
+            check_space(Path(out), sum(task.plan.nbytes for task in tasks) + beside)
+        copy_companions(base, output.content)
         counter.add(beside + sum(one.nbytes for one in kept.values()))
-        Job(todo, sources or own, partial).run(workers or usual_workers(), counter.add)
-        rewrite_config(partial.content, placement.config)
+        (executor or Threads(None)).run(tasks, output.add, counter.add)
+        rewrite_config(output.content, placement.config)
         if chosen is not None:
-            rewrite_dtype(partial.content, CODES[chosen])
+            rewrite_dtype(output.content, CODES[chosen])
         if any(plan.prefix for plan in plans):
-            rewrite_index(partial.content, plans)
-        unchanged = tuple(
-            sorted([name for one in partial.finished().values() for name in one.unchanged])
-        )
+            rewrite_index(output.content, plans)
+        written = output.finished().values()
+        _tell_processors(written)
+        unchanged = tuple(sorted([name for one in written for name in one.unchanged]))
         if not allow_no_effect:
             check_effect(placed, unchanged)
-        replayed = 0 if sources or is_s3(out) else _replay(placed, partial.content, seed)
-        nbytes = sum(path.stat().st_size for path in partial.content.iterdir())
+        replayed = 0 if origin.is_remote or is_s3(out) else _replay(placed, output.content, seed)
+        nbytes = sum(path.stat().st_size for path in output.content.iterdir())
         if is_s3(out):
             nbytes += sum(plan.nbytes for plan in plans)
     seconds = time.perf_counter() - began
-    return ApplyReport(len(placed), unchanged, replayed, nbytes, seconds)
+    digest = digest_of({one.name: one.digest for one in written if one.digest}) if hashes else None
+    return ApplyReport(len(placed), unchanged, replayed, nbytes, seconds, digest)
+
+
+def digest_of(files: Mapping[str, str]) -> str:
+    """Return one digest of several files.
+
+    It is that of what ``sha256sum *.safetensors`` prints of them, sorted by name.
+
+    Args:
+        files: digest by name.
+    """
+    lines = [f"{one.removeprefix('sha256:')}  {name}\n" for name, one in sorted(files.items())]
+    return of_bytes("".join(lines).encode())
+
+
+def _tell_processors(written: Iterable[Finished]) -> None:
+    kinds = sorted({one.processor for one in written})
+    if len(kinds) > 1:
+        message = f"files were computed on processors of several kinds ({'; '.join(kinds)}), which"
+        message += " may round sums to different neighbours: another run may give another digest"
+        warnings.warn(RankloomWarning(message), stacklevel=4)
 
 
 def _output(
-    out: Path | str, identity: str
+    out: Path | str, identity: str, *, hashes: bool
 ) -> AbstractContextManager[Partial] | AbstractContextManager[S3Output]:
-    return s3_output(str(out)) if is_s3(out) else partial_output(Path(out), identity)
+    if is_s3(out):
+        return s3_output(str(out), identity, hashes=hashes)
+    return partial_output(Path(out), identity, hashes=hashes)
 
 
 def _replay(placed: Sequence[Placed], folder: Path, seed: str) -> int:
@@ -151,12 +183,12 @@ def _plan(
     return plan_resharded(headers, {item.name: item for item in placed}, dtype, shard_bytes)
 
 
-def _identity(base: Base, plans: Sequence[ShardPlan], seed: str) -> str:
+def _identity(origin: Origin, plans: Sequence[ShardPlan], seed: str, hashes: bool) -> str:
     """Return a digest of all that decides the bytes of the output, as far as it is known here."""
-    files = [(path.name, (state := path.stat()).st_size, state.st_mtime_ns) for path in base.files]
     written = [(plan.name, plan.nbytes, of_bytes(plan.prefix)) for plan in plans]
-    versions = version("rankloom"), torch.__version__, torch.backends.cpu.get_cpu_capability()
-    return of_json([seed or uuid4().hex, str(base.path.resolve()), files, written, versions])
+    source = origin.place, dict(origin.states)
+    made_with = *versions(), processor()
+    return of_json([seed or uuid4().hex, source, written, made_with, hashes])
 
 
 def _of_file(header: Header, placed: Sequence[Placed]) -> dict[str, Placed]:

@@ -7,37 +7,21 @@ import json
 import os
 import shutil
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+from uuid import uuid4
 
-from rankloom.apply.transfer import LocalSink
+from rankloom.apply.staged import Finished, FolderStage
 from rankloom.errors import ConflictError
 from rankloom.files import check_output
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-    from rankloom.apply.steps import ShardPlan
+    from rankloom.apply.staged import Staged
 
 _JOURNAL = "journal.jsonl"
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A file that is complete and on the disk.
-
-    Attributes:
-        name: of the file.
-        nbytes: its size.
-        mtime_ns: when it was written last.
-        unchanged: names of the tensors that something was added to, but that kept every bit.
-    """
-
-    name: str
-    nbytes: int
-    mtime_ns: int
-    unchanged: tuple[str, ...]
 
 
 class Partial:
@@ -47,10 +31,16 @@ class Partial:
         folder: where everything about it lies.
         journal: what is finished, a line for each file, locked by this process.
         identity: of all that decides the bytes; another one has nothing to go on with.
+        hashes: whether the digest of each file is wanted.
     """
 
-    def __init__(self, folder: Path, journal: IO[str], identity: str) -> None:
+    def __init__(self, folder: Path, journal: IO[str], identity: str, *, hashes: bool) -> None:
         self.content = folder / "content"
+        for path in folder.glob("staged-*"):  # a straggler of an earlier run finds nothing there
+            shutil.rmtree(path)
+        staged = folder / f"staged-{uuid4().hex}"
+        staged.mkdir()
+        self.stage = FolderStage(str(staged.resolve()), hashes)
         self._journal = journal
         self._finished = self._read(identity)
         self.content.mkdir(exist_ok=True)
@@ -72,31 +62,28 @@ class Partial:
 
     def _is_there(self, one: Finished) -> bool:
         path = self.content / one.name
-        state = path.stat() if path.is_file() else None
-        return state is not None and (state.st_size, state.st_mtime_ns) == (
-            one.nbytes,
-            one.mtime_ns,
-        )
+        return path.is_file() and (path.stat().st_size, _time(path)) == (one.nbytes, one.state)
 
     def finished(self) -> dict[str, Finished]:
         """Return by name the files that are complete, by this run or an earlier one."""
         return dict(self._finished)
 
-    def create(self, plan: ShardPlan) -> LocalSink:
-        """Return a new file."""
-        return LocalSink(self.content / plan.name, plan.nbytes)
-
-    def add(self, name: str, unchanged: tuple[str, ...]) -> None:
-        """Remember that a file is complete and on the disk."""
-        state = (self.content / name).stat()
-        one = Finished(name, state.st_size, state.st_mtime_ns, unchanged)
+    def add(self, staged: Staged) -> None:
+        """Give a complete file its name, and remember it."""
+        path = self.content / staged.name
+        Path(staged.token).rename(path)
+        one = Finished.of(staged, _time(path))
         self._write(asdict(one))
-        self._finished[name] = one
+        self._finished[one.name] = one
 
     def _write(self, line: dict[str, Any]) -> None:
         self._journal.write(json.dumps(line) + "\n")
         self._journal.flush()
         os.fsync(self._journal.fileno())
+
+
+def _time(path: Path) -> str:
+    return str(path.stat().st_mtime_ns)
 
 
 def _parse(line: str) -> dict[str, Any]:
@@ -110,7 +97,7 @@ def _parse(line: str) -> dict[str, Any]:
 
 
 @contextmanager
-def partial_output(target: Path, identity: str) -> Iterator[Partial]:
+def partial_output(target: Path, identity: str, *, hashes: bool = False) -> Iterator[Partial]:
     """Give a folder to fill, which becomes ``target`` when the block ends well.
 
     If it ends with an error, nothing is kept. If the process is killed, or interrupted by its user,
@@ -124,7 +111,7 @@ def partial_output(target: Path, identity: str) -> Iterator[Partial]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _JOURNAL).open("a+") as journal:
         _lock(journal, target)
-        partial = Partial(folder, journal, identity)
+        partial = Partial(folder, journal, identity, hashes=hashes)
         try:
             yield partial
             if target.exists():

@@ -16,6 +16,8 @@ class ApplyReport:
         replayed: number of tensors of which a tile was computed again and found as written.
         nbytes: size of all files written.
         seconds: wall time.
+        digest: of the weights, if it was asked for: what ``sha256sum *.safetensors | sha256sum``
+            prints in the output's folder.
     """
 
     targets: int
@@ -23,6 +25,7 @@ class ApplyReport:
     replayed: int
     nbytes: int
     seconds: float
+    digest: str | None = None
 
     @property
     def changed(self) -> int:

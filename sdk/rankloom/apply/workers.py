@@ -7,38 +7,26 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 
 from rankloom.apply.compute import Tiles, carry_out
+from rankloom.apply.staged import Staged
 from rankloom.apply.steps import Compute
 from rankloom.change.threads import one_thread
+from rankloom_kernels.narrow import multiplies_bfloat16
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from rankloom.apply.staged import Stage
     from rankloom.apply.steps import ShardPlan, Step
     from rankloom.apply.stores import Sources
     from rankloom.apply.transfer import Sink
 
 MOST = 4
 """Workers at most: each holds about 20 MiB, and four saturate a disk."""
-
-
-class Output(Protocol):
-    """Where files go."""
-
-    def create(self, plan: ShardPlan) -> Sink:
-        """Return a new file, of the size that the plan says."""
-
-    def add(self, name: str, unchanged: tuple[str, ...]) -> None:
-        """Remember that a file is complete; called in any thread, one at a time.
-
-        Args:
-            name: of the file.
-            unchanged: names of the tensors that something was added to, but that kept every bit.
-        """
 
 
 @dataclass(slots=True, eq=False)
@@ -60,16 +48,25 @@ class Job:
     had something else to do, since every product waits for its slowest thread.
 
     A worker stays with its file, since writers of one file wait for each other; when it has done
-    that, it takes the next one, and at last helps where most is left.
+    that, it takes the next one, and at last helps where most is left, unless files have to be
+    written in order.
 
     Args:
         plans: the files.
         sources: the files of the base.
-        output: where they go.
+        stage: where they go.
+        done: told of each file that is complete, in any thread, one at a time.
     """
 
-    def __init__(self, plans: Sequence[ShardPlan], sources: Sources, output: Output) -> None:
-        self._plans, self._sources, self._output = deque(plans), sources, output
+    def __init__(
+        self,
+        plans: Sequence[ShardPlan],
+        sources: Sources,
+        stage: Stage,
+        done: Callable[[Staged], None],
+    ) -> None:
+        self._plans, self._sources = deque(plans), sources
+        self._stage, self._tell = stage, done
         self._files: list[_File] = []
         self._lock, self._stopped = threading.Lock(), threading.Event()
         # Numbers of bytes for the progress; it is told by the thread that asked for the job.
@@ -127,10 +124,12 @@ class Job:
             if mine and mine.waiting:
                 return mine
             plan = self._plans.popleft() if self._plans else None
+            if plan is None and self._stage.in_order:
+                return None
             if plan is None:
                 file = max(self._files, key=lambda one: len(one.waiting), default=None)
                 return file if file and file.waiting else None
-        file = _File(plan, self._output.create(plan), deque(plan.steps), len(plan.steps) + 1)
+        file = _File(plan, self._stage.create(plan), deque(plan.steps), len(plan.steps) + 1)
         with self._lock:
             self._files.append(file)
         file.sink.write_at(memoryview(plan.prefix), 0)
@@ -147,8 +146,16 @@ class Job:
         self._news.put(step.nbytes if step else len(file.plan.prefix))
 
     def _finish(self, file: _File) -> None:
-        file.sink.finish()
-        self._output.add(file.plan.name, tuple(sorted(file.unchanged)))
+        plan, token = file.plan, file.sink.finish()
+        digest = file.sink.digest() if self._stage.hashes else None
+        unchanged = tuple(sorted(file.unchanged))
+        self._tell(Staged(plan.name, plan.nbytes, token, digest, unchanged, processor()))
+
+
+def processor() -> str:
+    """Return what kind of processor this is: its instructions decide how sums are rounded."""
+    bfloat16 = "with" if multiplies_bfloat16() else "without"
+    return f"{torch.backends.cpu.get_cpu_capability()} {bfloat16} bfloat16"
 
 
 def usual_workers() -> int:

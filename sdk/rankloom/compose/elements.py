@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from rankloom.change.formula import ByRows, Weighted
 from rankloom.compose.factors.value import Factors
@@ -15,7 +16,7 @@ from rankloom.compose.tiles.methods import combine
 from rankloom.compose.tiles.to_factors import to_factors
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rankloom.change.formula import Portion
     from rankloom.recipe.plan import Plan, PlannedTarget
@@ -32,13 +33,7 @@ def terms(
         AdapterError: a factor cannot be read, or holds NaN or infinity.
     """
     matrices = Matrices(target)
-
-    def open_(expert: int | None) -> Portion:
-        parameters = dict(plan.parameters)
-        if parameters.pop("seed", None) is not None:
-            parameters["keys"] = keys(plan, target, digests, expert)
-        return combine(plan.method, matrices.of(expert), target.weights, parameters).rows
-
+    open_ = _Opening(plan.method, plan.parameters, target, tuple(digests))
     if plan.keep is None:
         return [Weighted(1.0, ByRows(plan.method, matrices.shape, open_))], None
     assert isinstance(plan.keep, int)  # noqa: S101 - Method.read_rank took nothing else
@@ -49,3 +44,20 @@ def terms(
     norm = math.hypot(*(one.norm for one in found))
     loss = Loss(target.name, kept.rank, min(shape), missing, norm, optimal=False)
     return [Weighted(1.0, kept)], loss
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Opening:
+    """See ``ByRows.open``; picklable, and nothing is read before it is called."""
+
+    method: str
+    parameters: Mapping[str, Any]
+    target: PlannedTarget
+    digests: tuple[str, ...]
+
+    def __call__(self, expert: int | None) -> Portion:
+        parameters = dict(self.parameters)
+        if (seed := parameters.pop("seed", None)) is not None:
+            parameters["keys"] = keys(seed, self.target, self.digests, expert)
+        parts = Matrices(self.target).of(expert)
+        return combine(self.method, parts, self.target.weights, parameters).rows

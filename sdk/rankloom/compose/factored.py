@@ -39,7 +39,7 @@ def terms(
     keep = None if find_method(plan.method).needs_rank else plan.keep
     made, found = [], []
     for expert in matrices.experts:
-        streams = keys(plan, target, digests, expert)
+        streams = keys(plan.parameters.get("seed", 0), target, digests, expert)
         parts, weights = _combined(plan, target, matrices.of(expert), streams)
         if keep is None:
             made.append(join(parts, weights))

@@ -9,20 +9,19 @@ from rankloom_kernels.masks import stream_key
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rankloom.recipe.plan import Plan, PlannedTarget
+    from rankloom.recipe.plan import PlannedTarget
 
 
 def keys(
-    plan: Plan, target: PlannedTarget, digests: Sequence[str], expert: int | None
+    seed: int, target: PlannedTarget, digests: Sequence[str], expert: int | None
 ) -> tuple[int, ...]:
-    """Return the key of each adapter's stream on one matrix; of no use without a seed.
+    """Return the key of each adapter's stream on one matrix.
 
     Args:
-        plan: whose parameters may hold a seed.
+        seed: of the recipe.
         target: the target.
         digests: of the adapters.
         expert: number of the matrix, where there are several.
     """
     name = target.name if expert is None else f"{target.name}[{expert}]"
-    seed = plan.parameters.get("seed", 0)
     return tuple(stream_key(seed, digest, name) for digest in digests)
