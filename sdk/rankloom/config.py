@@ -4,6 +4,7 @@
 ``RANKLOOM_HOME``         folder of everything that is kept: embedded registry, cache, config
 ``RANKLOOM_URL``          address of the registry; without one the embedded registry is used
 ``RANKLOOM_TOKEN``        token for that registry
+``RANKLOOM_OFFLINE``      ``1``: use what the cache knows of it, and no network
 ========================  ===================================================================
 
 The variables win over the file ``config.json`` that ``loractl login`` writes.
@@ -28,11 +29,13 @@ class Settings:
         home: folder of everything that is kept on this machine.
         url: address of the registry; ``None`` means the embedded one.
         token: bearer token for ``url``; never printed.
+        offline: nobody is asked; a registry is what the cache knows of it.
     """
 
     home: Path
     url: str | None = None
     token: str | None = field(default=None, repr=False)
+    offline: bool = False
 
     @property
     def registry_dir(self) -> Path:
@@ -58,13 +61,25 @@ def load() -> Settings:
     """Read environment and config file.
 
     Raises:
-        RefError: the config file is broken.
+        RefError: the config file is broken, or a variable is neither yes nor no.
     """
     kept = _read(home() / "config.json")
     url = os.environ.get("RANKLOOM_URL") or kept.get("url")
     # A token belongs to the registry it was given for: a kept one is never sent elsewhere.
     kept_token = kept.get("token") if url == kept.get("url") else None
-    return Settings(home(), url, os.environ.get("RANKLOOM_TOKEN") or kept_token)
+    token = os.environ.get("RANKLOOM_TOKEN") or kept_token
+    return Settings(home(), url, token, _is_set("RANKLOOM_OFFLINE"))
+
+
+def _is_set(name: str) -> bool:
+    """Return whether a variable says yes; whoever writes something else may mean either."""
+    said = os.environ.get(name, "").strip().lower()
+    if said in {"", "0", "false", "no", "off"}:
+        return False
+    if said in {"1", "true", "yes", "on"}:
+        return True
+    message = f"{name}={said[:40]!r} is neither yes nor no"
+    raise RefError(message, hint=f"set {name} to 1 or 0")
 
 
 def remember(url: str, token: str) -> Path:

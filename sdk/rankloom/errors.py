@@ -17,7 +17,8 @@
     ├── RegistryError             3 / 503   unreachable, or answers nonsense
     │   ├── AuthError             9 / 401
     │   ├── ForbiddenError        9 / 403
-    │   └── RateLimitError        3 / 429
+    │   ├── RateLimitError        3 / 429
+    │   └── OfflineError                    the registry would have to be asked, and must not be
     ├── DiskError                 3 / 507   a file of this machine cannot be written
     ├── WorkerLostError           3 / 503   a process or machine that did a part of the work is gone
     ├── EvaluationError           3 / 422   the caller's evaluation of a model gave no score
@@ -149,6 +150,12 @@ class RateLimitError(RegistryError):
     """Too many requests."""
 
     code, exit_code, http_status = "rate-limited", 3, 429
+
+
+class OfflineError(RegistryError):
+    """The cache does not hold what is needed, and offline nobody else is asked."""
+
+    code = "offline"
 
 
 class DiskError(RankloomError):
