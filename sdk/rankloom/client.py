@@ -6,6 +6,7 @@ import tempfile
 import threading
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -27,15 +28,19 @@ if TYPE_CHECKING:
     from rankloom.recipe.demands import Demands
     from rankloom.recipe.document import Recipe
     from rankloom.registry.protocol import Registry
+    from rankloom.registry.signatures import Signed, Signers
     from rankloom.registry.wire import (
         AdapterDetail,
         AdapterRecord,
         AliasMove,
         BaseRecord,
         ResolvedVersion,
+        Signature,
+        SignedVersion,
         Version,
     )
     from rankloom.repair import Repaired
+    from rankloom.signing.signers import SigningKey
     from rankloom.tune.trial import Trial
     from rankloom.tune.tuned import Tuned
     from rankloom.validate import Report
@@ -101,6 +106,7 @@ class Client:
         *,
         base: PathLike | None = None,
         alias: str | None = None,
+        sign_with: SigningKey | PathLike | None = None,
         progress: Progress | None = None,
     ) -> Version:
         """Make an adapter's folder a version of ``name``.
@@ -113,6 +119,7 @@ class Client:
                 the adapter's ``base_model_name_or_path``; without either, a warning says that the
                 version is not tied to a base.
             alias: let this alias name the new version.
+            sign_with: sign the version with this private key (a PEM file) before the alias moves.
             progress: called with (bytes sent, bytes to send).
 
         Returns:
@@ -149,27 +156,125 @@ class Client:
             card=card(adapter),
             progress=progress,
         )
+        if sign_with is not None:
+            from rankloom.registry import signatures
+
+            signatures.sign(self.registry, version, manifest, sign_with)
         if alias is not None:
             move_alias(self.registry, version, alias)
             version = self.registry.resolve(ref.VersionRef(target, digest=version.digest)).version
         return version
 
     def pull(
-        self, name: str, output: PathLike | None = None, *, progress: Progress | None = None
+        self,
+        name: str,
+        output: PathLike | None = None,
+        *,
+        signed_by: Signers | None = None,
+        progress: Progress | None = None,
     ) -> Path:
         """Return the folder of the version that a ref names, every byte verified.
 
         Args:
             name: a ref to a version.
             output: make a copy of its own there; ``None``: the folder in the cache (do not edit).
+            signed_by: refuse it unless one of these has signed it; as of :meth:`verify`.
             progress: called with (bytes here, bytes in all).
 
         Raises:
             IntegrityError: stored bytes differ from their digest; no folder appears.
             NotFoundError: there is no such version.
+            SignatureError: it is not signed as it must be; nothing is fetched.
         """
-        resolved = self.resolve(name)
+        resolved = self.resolve(name) if signed_by is None else self._verified(name, signed_by)
         return self._pull(resolved, Path(output) if output is not None else None, progress)
+
+    def sign(
+        self,
+        name: str,
+        key: SigningKey | PathLike | None = None,
+        *,
+        signature: PathLike | None = None,
+    ) -> Signature:
+        """Sign the version that a ref names, and attach the signature to it.
+
+        What is signed are its files, base and lineage as its manifest lists them, in the OpenSSF
+        model-signing format; no weight is read. The same key again changes nothing.
+
+        Args:
+            name: a ref to a version.
+            key: the PEM file of a private key, or a :class:`SigningKey` for all other ways.
+            signature: attach the signature in this file, which was made elsewhere, instead.
+
+        Raises:
+            BackendUnavailableError: ``rankloom[sign]`` is not installed.
+            RefError: the key cannot be used.
+            SignatureError: the signature is of another version, or the namespace names others.
+        """
+        from rankloom.registry import signatures
+
+        found = self._signed(name)
+        if signature is not None:
+            bundle = signatures.read_bundle(Path(signature))
+            return self.registry.add_signature(found.version.adapter, found.version.digest, bundle)
+        if key is None:
+            message = f"with what shall {name} be signed?"
+            raise RefError(message, hint="give a private key, or a signature that is made already")
+        return signatures.sign(self.registry, found.version, found.manifest, key)
+
+    def sign_folder(self, folder: PathLike, key: SigningKey | PathLike, output: PathLike) -> Path:
+        """Write a signature of all files of a folder to a file, and return its path.
+
+        That of a pulled folder is one of the version too, and can be attached to it.
+
+        Raises:
+            BackendUnavailableError: ``rankloom[sign]`` is not installed.
+            RefError: the key cannot be used.
+            SignatureError: the folder holds links, or no file.
+        """
+        from rankloom.registry import signatures
+
+        return signatures.sign_folder(Path(folder), key, Path(output))
+
+    def verify(
+        self,
+        adapter: PathLike,
+        by: Signers,
+        *,
+        signature: PathLike | None = None,
+    ) -> Signed:
+        """Return the signature of a version or folder by one of those who are trusted.
+
+        Args:
+            adapter: a ref to a version, or a folder, whose every file is hashed.
+            by: a PEM file with a public key or with certificates, a ``Signer``, or several.
+            signature: the file with the signature; a version has its own.
+
+        Raises:
+            BackendUnavailableError: ``rankloom[sign]`` is not installed.
+            SignatureError: (SEC007) there is none; nothing should be made of what was to be signed.
+        """
+        from rankloom.registry import signatures
+
+        where = ref.parse(adapter)
+        file = None if signature is None else Path(signature)
+        if isinstance(where, Path):
+            return signatures.verify_folder(where, file, by)
+        return signatures.verify(self._signed(str(adapter)), by, str(adapter), file)
+
+    def _verified(self, name: str, by: Signers) -> SignedVersion:
+        from rankloom.registry import signatures
+
+        found = self._signed(name)
+        signatures.verify(found, by, name)
+        _warn_withdrawn(name, found)
+        return found
+
+    def _signed(self, name: str) -> SignedVersion:
+        """Return the version that a ref names with its signatures."""
+        from rankloom.registry import signatures
+
+        return _ask(name, _version_ref(name), partial(signatures.look_up, self.registry))
 
     def resolve(self, name: str) -> ResolvedVersion:
         """Return the version that a ref names now, with its manifest.
@@ -181,18 +286,10 @@ class Client:
         return resolved
 
     def _resolve(self, name: str, *, is_locked: bool = False) -> ResolvedVersion:
-        parsed = ref.parse(name)
-        if isinstance(parsed, Path):
-            message = f"{name!r} is a folder, not a version in the registry"
-            raise RefError(message, hint="give a name such as zh-lang, zh-lang@v3 or zh-lang:prod")
+        parsed = _version_ref(name)
         if is_locked:  # the digest will be compared, so no namesake can be taken for it
             parsed = replace(parsed, bare=False)
-        try:
-            return self.registry.resolve(parsed)
-        except NotFoundError as error:
-            if Path(name).is_dir():
-                error.hint = f"for the folder of that name write ./{name}"
-            raise
+        return _ask(name, parsed, self.registry.resolve)
 
     def list(self, query: str = "", *, namespace: str | None = None) -> Iterator[AdapterRecord]:
         """Yield the adapters of the catalogue in name order, page by page."""
@@ -741,6 +838,24 @@ class Client:
 def _changed(before: dict[str, T], change: Mapping[str, T | None] | None) -> dict[str, T]:
     after = {**before, **(change or {})}
     return {name: value for name, value in after.items() if value is not None}
+
+
+def _version_ref(name: str) -> ref.VersionRef:
+    parsed = ref.parse(name)
+    if isinstance(parsed, Path):
+        message = f"{name!r} is a folder, not a version in the registry"
+        raise RefError(message, hint="give a name such as zh-lang, zh-lang@v3 or zh-lang:prod")
+    return parsed
+
+
+def _ask(name: str, parsed: ref.VersionRef, question: Callable[[ref.VersionRef], T]) -> T:
+    """Return what the registry knows of a ref; if that is nothing, a folder may have been meant."""
+    try:
+        return question(parsed)
+    except NotFoundError as error:
+        if Path(name).is_dir():
+            error.hint = f"for the folder of that name write ./{name}"
+        raise
 
 
 def _open(settings: config.Settings) -> Registry:

@@ -36,9 +36,12 @@ resolve = _default.resolve
 search = _default.search
 show = _default.show
 show_base = _default.show_base
+sign = _default.sign
+sign_folder = _default.sign_folder
 tune = _default.tune
 unyank = _default.unyank
 validate = _default.validate
+verify = _default.verify
 yank = _default.yank
 
 __all__ = [
@@ -60,8 +63,11 @@ __all__ = [
     "search",
     "show",
     "show_base",
+    "sign",
+    "sign_folder",
     "tune",
     "unyank",
     "validate",
+    "verify",
     "yank",
 ]
