@@ -34,8 +34,18 @@ _DTYPES = ("float64", "float32", "bfloat16", "float16")
     help="Largest file, e.g. 5GB; default: the base's.",
 )
 @click.option(
-    "--workers", type=click.IntRange(1), metavar="N", help="Threads; default: one a core, up to 4."
+    "--on",
+    default="threads",
+    metavar="threads|processes|ray|ray://HOST:PORT",
+    help="What does the work: this process (default), others of this machine, a Ray cluster.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    metavar="N",
+    help="How many at once; default: one a core, up to 4, or the whole cluster.",
+)
+@click.option("--digest", is_flag=True, help="Also report the digest of the weights written.")
 @options.as_json
 def apply(
     how: Composed,
@@ -43,8 +53,10 @@ def apply(
     target: str,
     dtype: str | None,
     shard_size: int | None,
+    on: str,
     workers: int | None,
     *,
+    digest: bool,
     as_json: bool,
 ) -> None:
     r"""Combine adapters and apply them to a base in one go: checkpoint in, checkpoint out.
@@ -52,6 +64,7 @@ def apply(
     \b
     loractl apply zh-lang qa-task --weights 1,0.5 --base ./base -o ./merged
     loractl apply recipe.yaml --base ./base -o ./merged
+    loractl apply recipe.yaml --base s3://models/base -o s3://models/merged --on ray://head:10001
     A run that was killed is taken up by the same command where it was.
     """
     composition = how.compose()
@@ -62,6 +75,8 @@ def apply(
             dtype=dtype,
             shard_bytes=shard_size,
             workers=workers,
+            on=on,
+            digest=digest,
             progress=progress,
         )
     if as_json:
@@ -72,3 +87,5 @@ def apply(
             f"{target}: {report.changed} tensors changed, {output.size(report.nbytes)} in "
             f"{report.seconds:.1f} s ({output.size(int(rate))}/s)"
         )
+        if report.digest:
+            click.echo(report.digest)
