@@ -83,6 +83,13 @@ def read(
     return KnownBase(model, found.fingerprint, _source(folder), leaves=found.leaves)
 
 
+def is_remote(address: object) -> bool:
+    """Say whether a base is named by an address."""
+    from rankloom.base import remote as reading
+
+    return reading.is_address(address)
+
+
 def remote(address: object) -> KnownBase | None:
     """Return the base behind an address, from its headers alone; ``None`` if it is no address.
 

@@ -11,9 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from rankloom import bases, config, ref
-from rankloom.errors import ConflictError, NotFoundError, RankloomWarning, RefError
+from rankloom.errors import (
+    ConflictError,
+    NotFoundError,
+    OfflineError,
+    RankloomWarning,
+    RefError,
+)
 from rankloom.recipe.lines import at_line
-from rankloom.registry.cache import Cache
 
 if TYPE_CHECKING:
     import os
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
     from rankloom.fingerprint import Fingerprint
     from rankloom.recipe.demands import Demands
     from rankloom.recipe.document import Recipe
+    from rankloom.registry.cache.folder import Cache
     from rankloom.registry.protocol import Registry
     from rankloom.registry.signatures import Signed, Signers
     from rankloom.registry.wire import (
@@ -57,13 +63,19 @@ class Client:
         url: address of the registry. ``None`` means what the environment and the config file say
             at each call; if they name none either, the registry embedded in this process.
         token: bearer token for ``url``.
+        offline: use no network: of a registry behind an address, only what the cache knows. What
+            an alias named when it was last resolved is used with a warning that says when.
+            ``None``: what ``RANKLOOM_OFFLINE`` says.
 
     Nothing is opened before the first call that needs it. A client may be shared by threads.
     """
 
-    def __init__(self, url: str | None = None, token: str | None = None) -> None:
-        self._url, self._token = url, token
+    def __init__(
+        self, url: str | None = None, token: str | None = None, *, offline: bool | None = None
+    ) -> None:
+        self._url, self._token, self._offline = url, token, offline
         self._lock = threading.Lock()
+        self._cache: Cache | None = None
         self._opened: tuple[config.Settings, Registry] | None = None
 
     def __enter__(self) -> Self:
@@ -77,13 +89,17 @@ class Client:
         with self._lock:
             if self._opened:
                 self._opened[1].close()
-            self._opened = None
+            if self._cache:
+                self._cache.close()
+            self._opened = self._cache = None
 
     @property
     def settings(self) -> config.Settings:
         """Where this client keeps things and which registry it speaks to."""
         found = config.load()
-        return config.Settings(found.home, self._url, self._token) if self._url else found
+        if self._url:
+            found = replace(found, url=self._url, token=self._token)
+        return found if self._offline is None else replace(found, offline=self._offline)
 
     @property
     def registry(self) -> Registry:
@@ -96,6 +112,17 @@ class Client:
                 self._opened[1].close()
             self._opened = settings, _open(settings)
             return self._opened[1]
+
+    @property
+    def cache(self) -> Cache:
+        """What was pulled to this machine; what this client pulled stays there until it closes."""
+        from rankloom.registry.cache.folder import Cache
+
+        folder = self.settings.cache_dir
+        with self._lock:
+            if self._cache is None or self._cache.folder != folder:
+                self._cache = Cache(folder)
+            return self._cache
 
     # --- versions ------------------------------------------------------------------------------
 
@@ -289,7 +316,14 @@ class Client:
         parsed = _version_ref(name)
         if is_locked:  # the digest will be compared, so no namesake can be taken for it
             parsed = replace(parsed, bare=False)
-        return _ask(name, parsed, self.registry.resolve)
+        return _ask(name, parsed, self._look_up)
+
+    def _look_up(self, asked: ref.VersionRef) -> ResolvedVersion:
+        from rankloom.registry.cache.resolved import Resolutions, look_up
+
+        settings = self.settings
+        known = Resolutions(settings.cache_dir, settings.url)
+        return look_up(self.registry, known, asked)
 
     def list(self, query: str = "", *, namespace: str | None = None) -> Iterator[AdapterRecord]:
         """Yield the adapters of the catalogue in name order, page by page."""
@@ -456,7 +490,7 @@ class Client:
         folder = where if isinstance(where, Path) else self.pull(str(adapter))
         if against is None:
             return validate(folder, engines=engines, headers_only=headers_only)
-        known = bases.remote(against) or self._base(
+        known = self._remote_base(against) or self._base(
             against, values=not headers_only, progress=progress
         )
         return validate(
@@ -795,13 +829,18 @@ class Client:
             lambda: self.registry, self.settings, base, values=values, progress=progress
         )
 
+    def _remote_base(self, address: PathLike) -> bases.KnownBase | None:
+        if bases.is_remote(address) and self.settings.offline:
+            message = f"the base {address} is on the network, and this is offline"
+            raise OfflineError(message, hint="name its folder, or the name of a base")
+        return bases.remote(address)
+
     def _pull(
         self, resolved: ResolvedVersion, output: Path | None, progress: Progress | None
     ) -> Path:
         from rankloom.registry.pull import pull
 
-        cache = Cache(self.settings.cache_dir)
-        return pull(self.registry, cache, resolved, output=output, progress=progress)
+        return pull(self.registry, self.cache, resolved, output=output, progress=progress)
 
     def _part(self, item: PathLike, *, line: str = "", is_locked: bool = False) -> Part:
         """Read what a ref names; a complaint names the recipe's line that names it."""
@@ -863,6 +902,11 @@ def _open(settings: config.Settings) -> Registry:
         from rankloom.registry.embedded import open_registry
 
         return open_registry(settings.registry_dir)
+    if settings.offline:
+        from rankloom.registry.cache.resolved import Resolutions
+        from rankloom.registry.offline import OfflineRegistry
+
+        return OfflineRegistry(settings.url, Resolutions(settings.cache_dir, settings.url))
     from rankloom.registry.http import HttpRegistry
 
     return HttpRegistry(settings.url, settings.token)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rankloom.manifest import FileEntry
-    from rankloom.registry.cache import Cache
+    from rankloom.registry.cache.folder import Cache
     from rankloom.registry.protocol import Registry
     from rankloom.registry.wire import ResolvedVersion
 
@@ -40,6 +40,7 @@ def pull(
     if output is not None:
         check_output(output)
     version, manifest = resolved.version, resolved.manifest
+    cache.hold(manifest)
     entries = {entry.digest: entry for entry in manifest.files}.values()
     tally = Tally(sum(entry.size for entry in entries), progress)
 
@@ -55,6 +56,6 @@ def pull(
         if entry.size > SPAN:
             fetch(entry)
     if output is None:
-        return cache.folder(manifest)
+        return cache.version(manifest)
     cache.export(manifest, output)
     return output

@@ -10,24 +10,48 @@ from rankloom.digest import CHUNK
 from rankloom.errors import IntegrityError, RegistryError
 from rankloom.files import write_verified
 from rankloom.registry import connection, crew
+from rankloom.registry.address import Address
 from rankloom.registry.partial import BLOCK, Partial
 from rankloom.registry.tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 SPAN: Final = 16 << 20
 """Bytes that are asked for at once; smaller blobs come whole, and are sent again from the start."""
 
 _NOT_FOUND: Final = 404
+# What stores say to a URL whose time is over (S3: 403, or 400 where its key's own time is).
+_STALE: Final = frozenset([400, 401, 403])
+_BUSY: Final = frozenset([429, 500, 502, 503, 504])
 
 
-def get(url: str, target: Path, *, digest: str, size: int, tally: Tally | None = None) -> None:
+class _StaleUrlError(Exception):
+    """The store refuses the URL; :func:`_persist` asks for another, or says so."""
+
+
+def get(
+    url: str,
+    target: Path,
+    *,
+    digest: str,
+    size: int,
+    tally: Tally | None = None,
+    renew: Callable[[], str] | None = None,
+) -> None:
     """Fetch one blob to ``target``; it gets that name only when size and digest are right.
 
     A blob larger than ``SPAN`` comes in ranges over several connections; what has arrived of it is
     kept beside ``target`` when the transfer breaks, and the next one fetches the rest.
+
+    Args:
+        url: where it is.
+        target: the file that it becomes.
+        digest: what it must be.
+        size: its bytes.
+        tally: counts what arrives.
+        renew: gives a fresh URL when the store refuses the old one, whose time may be over.
 
     Raises:
         IntegrityError: the store holds or sends other bytes; nothing of them is kept.
@@ -35,19 +59,43 @@ def get(url: str, target: Path, *, digest: str, size: int, tally: Tally | None =
         RegistryError: the store cannot be reached or refuses.
     """
     tally = tally or Tally(size, None)
+    address = Address(url, renew)
     if size > SPAN and not url.startswith("file:"):
-        _get_ranges(url, target, digest, size, tally)
+        _get_ranges(address, target, digest, size, tally)
     else:
-        _get_whole(url, target, digest, size, tally)
+        _get_whole(address, target, digest, size, tally)
 
 
-def _get_whole(url: str, target: Path, digest: str, size: int, tally: Tally) -> None:
-    def fetch() -> None:
+def _get_whole(address: Address, target: Path, digest: str, size: int, tally: Tally) -> None:
+    def fetch(url: str) -> None:
         with tally.attempt() as count:
             chunks = _chunks(url, digest)
             write_verified(chunks, target, digest=digest, size=size, progress=count)
 
-    connection.persist(url, fetch)
+    _persist(address, digest, fetch, lambda: 0)
+
+
+def _persist(
+    address: Address, digest: str, fetch: Callable[[str], None], position: Callable[[], int]
+) -> None:
+    """Fetch until all is here; a fresh URL that is refused at the same position is refused.
+
+    Raises:
+        RegistryError: the store refuses, or cannot be reached.
+    """
+    renewed_at: int | None = None
+    while True:
+        url = address.url
+        try:
+            connection.persist(url, functools.partial(fetch, url), position)
+        except _StaleUrlError as refusal:
+            if renewed_at == position() or not address.is_renewed(url):
+                message = f"the store answered {refusal} for blob {digest}"
+                hint = "pull again; the registry gives out fresh URLs"
+                raise RegistryError(message, hint=hint) from None
+            renewed_at = position()
+        else:
+            return
 
 
 def _chunks(url: str, digest: str) -> Iterator[memoryview]:
@@ -63,14 +111,14 @@ def _chunks(url: str, digest: str) -> Iterator[memoryview]:
         yield from _read(response)
 
 
-def _get_ranges(url: str, target: Path, digest: str, size: int, tally: Tally) -> None:
+def _get_ranges(address: Address, target: Path, digest: str, size: int, tally: Tally) -> None:
     with Partial.open(target, size) as partial:
         if partial is None:  # another process was faster
             tally.add(size)
             return
         tally.add(partial.arrived)
         jobs = [
-            functools.partial(_get_range, url, partial, begin, end, digest, tally)
+            functools.partial(_get_range, address, partial, begin, end, digest, tally)
             for begin, end in partial.missing(SPAN)
         ]
         with crew.beside(partial.hash) as hashed:
@@ -84,11 +132,13 @@ def _get_ranges(url: str, target: Path, digest: str, size: int, tally: Tally) ->
         partial.finish(digest, hashed.result())
 
 
-def _get_range(url: str, partial: Partial, begin: int, end: int, digest: str, tally: Tally) -> None:
+def _get_range(
+    address: Address, partial: Partial, begin: int, end: int, digest: str, tally: Tally
+) -> None:
     buffer = memoryview(bytearray(BLOCK))
     at = begin
 
-    def fetch() -> None:
+    def fetch(url: str) -> None:
         nonlocal at
         with connection.get(url, {"Range": f"bytes={at}-{end - 1}"}) as response:
             _check(response, 206, digest)
@@ -100,7 +150,7 @@ def _get_range(url: str, partial: Partial, begin: int, end: int, digest: str, ta
                 at += len(block)
                 tally.add(len(block))
 
-    connection.persist(url, fetch, lambda: at)
+    _persist(address, digest, fetch, lambda: at)
 
 
 def _fill(response: http.client.HTTPResponse, block: memoryview) -> None:
@@ -115,6 +165,11 @@ def _fill(response: http.client.HTTPResponse, block: memoryview) -> None:
 def _check(response: http.client.HTTPResponse, expected: int, digest: str) -> None:
     if response.status == _NOT_FOUND:
         raise _lost(digest)
+    if response.status in _STALE:
+        raise _StaleUrlError(response.status)
+    if response.status in _BUSY:  # as good as a broken connection: it is tried again
+        message = f"it answered {response.status}"
+        raise http.client.HTTPException(message)
     if response.status not in {expected, 200}:
         message = f"the store answered {response.status} for blob {digest}"
         raise RegistryError(message, hint="pull again; the registry gives out fresh URLs")

@@ -1,0 +1,55 @@
+"""Where things lie in the cache folder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rankloom.errors import AdapterError
+from rankloom.files import PART
+from rankloom.manifest import read_record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from rankloom.manifest import Manifest
+
+
+def blob(cache: Path, digest: str) -> Path:
+    """Return where a blob lies, or would lie."""
+    algorithm, _, text = digest.partition(":")
+    return cache / "blobs" / algorithm / text[:2] / text
+
+
+def blobs(cache: Path) -> Iterator[tuple[str, Path]]:
+    """Yield digest and place of every blob."""
+    for path in sorted((cache / "blobs").glob("*/*/*")):
+        if not path.name.startswith("."):
+            yield f"{path.parents[1].name}:{path.name}", path
+
+
+def version(cache: Path, digest: str) -> Path:
+    """Return the folder of a version, whether it is there or not."""
+    return cache / "versions" / digest.replace(":", "-")
+
+
+def versions(cache: Path) -> Iterator[tuple[str, Path]]:
+    """Yield digest and folder of every version."""
+    for path in sorted((cache / "versions").glob("*-*")):
+        if not path.name.startswith("."):
+            yield path.name.replace("-", ":", 1), path
+
+
+def leftovers(cache: Path) -> Iterator[Path]:
+    """Yield files and folders that are not complete: being made, or left by who was killed."""
+    yield from sorted((cache / "blobs").glob(f"*/*/{PART}*"))
+    yield from sorted((cache / "versions").glob(".*"))
+    yield from sorted((cache / "resolved").glob(f"*/*/*/{PART}*"))
+
+
+def manifest(folder: Path) -> Manifest | None:
+    """Return the manifest in a version's folder, if it is there and sound."""
+    try:
+        return read_record(folder)
+    except AdapterError:
+        return None

@@ -1,0 +1,117 @@
+"""Reading every byte of the cache again, as a disk may lose some."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rankloom import digest as digests
+from rankloom.files import on_disk
+from rankloom.manifest import RECORD
+from rankloom.registry.cache import layout
+from rankloom.registry.tally import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Something in the cache that is not what its name says.
+
+    Attributes:
+        path: the file or folder.
+        digest: what it should be.
+        found: what it is.
+    """
+
+    path: Path
+    digest: str
+    found: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a check found.
+
+    Attributes:
+        blobs: how many blobs were hashed.
+        versions: how many folders of versions were compared with their manifests.
+        nbytes: bytes that were hashed.
+        damaged: what is not as it should be.
+    """
+
+    blobs: int
+    versions: int
+    nbytes: int
+    damaged: tuple[Damage, ...]
+
+
+def verify(
+    cache: Path,
+    *,
+    repair: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Checked:
+    """Hash every blob, and compare every version's folder with its manifest.
+
+    Args:
+        cache: the cache folder.
+        repair: remove what is damaged, so that the next pull fetches it again.
+        progress: called with (bytes hashed, bytes in all).
+
+    Raises:
+        DiskError: something cannot be read or removed.
+    """
+    with on_disk(cache):
+        blobs = [(digest, path, path.stat().st_size) for digest, path in layout.blobs(cache)]
+        tally = Tally(sum(size for _, _, size in blobs), progress)
+        damaged = []
+        for digest, path, size in blobs:
+            if found := _other(path, digest):
+                damaged.append(Damage(path, digest, found))
+            tally.add(size)
+        bad = {one.digest for one in damaged}
+        versions = list(layout.versions(cache))
+        for digest, folder in versions:
+            if found := next(_faults(cache, digest, folder, bad), None):
+                damaged.append(Damage(folder, digest, found))
+        if repair:
+            for one in damaged:
+                _remove(one)
+    return Checked(len(blobs), len(versions), sum(size for *_, size in blobs), tuple(damaged))
+
+
+def _faults(cache: Path, digest: str, folder: Path, bad: set[str]) -> Iterator[str]:
+    """Yield what is wrong with a version's folder; links to blobs are as good as those."""
+    manifest = layout.manifest(folder)
+    if manifest is None or manifest.digest != digest:
+        yield f"no {RECORD} of this version"
+        return
+    for entry in manifest.files:
+        path, blob = folder / entry.path, layout.blob(cache, entry.digest)
+        if not path.is_file():
+            yield f"no {entry.path}"
+        elif blob.exists() and path.samefile(blob):
+            if entry.digest in bad:
+                yield f"{entry.path} is the damaged blob"
+        elif found := _other(path, entry.digest):
+            yield f"{entry.path} is {found}"
+
+
+def _other(path: Path, digest: str) -> str:
+    """Return the digest of a file if it is another than expected."""
+    try:
+        found = digests.of_file(path)
+    except FileNotFoundError:  # a prune was faster: what is gone is not damaged
+        return ""
+    return "" if found == digest else found
+
+
+def _remove(one: Damage) -> None:
+    if one.path.is_dir():
+        shutil.rmtree(one.path)
+    elif _other(one.path, one.digest):  # unless a pull has fetched it again meanwhile
+        one.path.unlink(missing_ok=True)
