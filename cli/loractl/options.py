@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 from dataclasses import fields
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,9 @@ from loractl.composed import Composed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rankloom.signing.signers import Signer
+
+    Signers = tuple[Signer, ...]
     Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 as_json: Decorator = click.option("--json", "as_json", is_flag=True, help="Output for machines.")
@@ -26,6 +31,30 @@ sources: Decorator = click.argument(
 method: Decorator = click.option("--method", help="How the deltas are combined (default: exact).")
 rank: Decorator = click.option(
     "--rank", metavar="R|energy=E|auto", help="Bring the result to this rank; default: all of it."
+)
+
+
+def _go_offline(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    """Set ``RANKLOOM_OFFLINE`` until the command ends."""
+    del parameter
+    if value:
+        before = os.environ.get("RANKLOOM_OFFLINE")
+        os.environ["RANKLOOM_OFFLINE"] = "1"
+
+        def restore() -> None:
+            del os.environ["RANKLOOM_OFFLINE"]
+            if before is not None:
+                os.environ["RANKLOOM_OFFLINE"] = before
+
+        context.call_on_close(restore)
+
+
+offline: Decorator = click.option(
+    "--offline",
+    is_flag=True,
+    expose_value=False,
+    callback=_go_offline,
+    help="Use what the cache knows of the registry, and no network (RANKLOOM_OFFLINE=1).",
 )
 
 
@@ -46,6 +75,16 @@ def byte_count(text: str) -> int:
         raise click.BadParameter(message)
     unit = (1024 if found[3] else 1000) ** " KMGT".index(found[2].upper() or " ")
     return max(1, int(float(found[1]) * unit))
+
+
+def duration(text: str) -> timedelta:
+    """Return a time, e.g. of ``30d``, ``12h`` or ``45m``."""
+    found = re.fullmatch(r"(\d{1,6})\s*([dhm])", text)
+    if not found:
+        message = f"{text!r} is no time such as 30d, 12h or 45m"
+        raise click.BadParameter(message)
+    unit = {"d": "days", "h": "hours", "m": "minutes"}[found[2]]
+    return timedelta(**{unit: int(found[1])})
 
 
 def plain_pair(text: str) -> tuple[str, str]:
@@ -99,6 +138,56 @@ allow_no_effect: Decorator = click.option(
 )
 
 
+def signers(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command, as ``by``, those whose signatures are trusted."""
+
+    @functools.wraps(command)
+    def call(**given: Any) -> Any:  # noqa: ANN401 - whatever the command's other options are
+        names = ("keys", "identity", "issuer", "trust_config")
+        return command(by=_signers(*(given.pop(name) for name in names)), **given)
+
+    decorated: Callable[..., Any] = call
+    for decorator in (_trust_config, _issuer, _identity, _keys):
+        decorated = decorator(decorated)
+    return decorated
+
+
+_keys: Decorator = click.option(
+    "--key",
+    "keys",
+    multiple=True,
+    metavar="PEM",
+    help="The public key of who signs, or an authority's certificates; may be given several times.",
+)
+_identity: Decorator = click.option(
+    "--identity", metavar="NAME", help="Who signs by Sigstore: an e-mail address or a workflow."
+)
+_issuer: Decorator = click.option("--issuer", metavar="URL", help="Who vouches for that identity.")
+_trust_config: Decorator = click.option(
+    "--trust-config",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="JSON",
+    help="That of a Sigstore of your own.",
+)
+
+
+def _signers(
+    keys: tuple[str, ...], identity: str | None, issuer: str | None, trust_config: Path | None
+) -> Signers:
+    if (identity is None) != (issuer is None) or (trust_config and not identity):
+        message = "--identity and --issuer belong together"
+        raise click.UsageError(message)
+    if not keys and identity is None:
+        return ()
+    from rankloom.signing.signers import IdentitySigner, read_signer
+
+    by: list[Signer] = [read_signer(key) for key in keys]
+    if identity is not None and issuer is not None:
+        trust = trust_config.read_text("utf-8") if trust_config else None
+        by.append(IdentitySigner(identity=identity, issuer=issuer, trust=trust))
+    return tuple(by)
+
+
 def output(help: str, *, required: bool = False) -> Decorator:
     """Return the option ``-o DIR``."""
     kind = click.Path(path_type=Path)
@@ -116,6 +205,15 @@ def composed(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(how=Composed(**own), **given)
 
     decorated: Callable[..., Any] = call
-    for decorator in (allow_no_effect, engines, parameters, rank, method, weights, sources):
+    for decorator in (
+        offline,
+        allow_no_effect,
+        engines,
+        parameters,
+        rank,
+        method,
+        weights,
+        sources,
+    ):
         decorated = decorator(decorated)
     return decorated

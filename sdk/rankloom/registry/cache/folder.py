@@ -14,12 +14,19 @@ from rankloom.manifest import RECORD
 from rankloom.registry import transfer
 from rankloom.registry.cache import layout
 from rankloom.registry.cache.holds import Holds
+from rankloom.registry.cache.prune import prune
+from rankloom.registry.cache.survey import survey
+from rankloom.registry.cache.verify import verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import timedelta
     from pathlib import Path
 
     from rankloom.manifest import FileEntry, Manifest
+    from rankloom.registry.cache.prune import Pruned
+    from rankloom.registry.cache.survey import Survey
+    from rankloom.registry.cache.verify import Checked
     from rankloom.registry.tally import Tally
 
 
@@ -99,6 +106,26 @@ class Cache:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 _put(self.blob(entry.digest), place, link=link)
             write_atomic(filling / RECORD, manifest.record())
+
+    def survey(self) -> Survey:
+        """Return what lies here; nothing is read but names and manifests."""
+        return survey(self.folder)
+
+    def verify(
+        self, *, repair: bool = False, progress: Callable[[int, int], None] | None = None
+    ) -> Checked:
+        """Hash everything again; see :func:`rankloom.registry.cache.verify.verify`."""
+        return verify(self.folder, repair=repair, progress=progress)
+
+    def prune(
+        self,
+        *,
+        older_than: timedelta | None = None,
+        max_bytes: int | None = None,
+        dry: bool = False,
+    ) -> Pruned:
+        """Make room; see :func:`rankloom.registry.cache.prune.prune`."""
+        return prune(self.folder, older_than=older_than, max_bytes=max_bytes, dry=dry)
 
     def _is_whole(self, target: Path, manifest: Manifest) -> bool:
         return all(self._has(target / entry.path, entry) for entry in manifest.files)

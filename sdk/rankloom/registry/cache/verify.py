@@ -13,7 +13,7 @@ from rankloom.registry.cache import layout
 from rankloom.registry.tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -24,7 +24,7 @@ class Damage:
     Attributes:
         path: the file or folder.
         digest: what it should be.
-        found: what it is.
+        found: what it is, or what is wrong with it.
     """
 
     path: Path
@@ -68,7 +68,7 @@ def verify(
     with on_disk(cache):
         blobs = [(digest, path, path.stat().st_size) for digest, path in layout.blobs(cache)]
         tally = Tally(sum(size for _, _, size in blobs), progress)
-        damaged = []
+        damaged: list[Damage] = []
         for digest, path, size in blobs:
             if found := _other(path, digest):
                 damaged.append(Damage(path, digest, found))
@@ -76,29 +76,29 @@ def verify(
         bad = {one.digest for one in damaged}
         versions = list(layout.versions(cache))
         for digest, folder in versions:
-            if found := next(_faults(cache, digest, folder, bad), None):
-                damaged.append(Damage(folder, digest, found))
+            if fault := _fault(cache, digest, folder, bad):
+                damaged.append(Damage(folder, digest, fault))
         if repair:
             for one in damaged:
                 _remove(one)
     return Checked(len(blobs), len(versions), sum(size for *_, size in blobs), tuple(damaged))
 
 
-def _faults(cache: Path, digest: str, folder: Path, bad: set[str]) -> Iterator[str]:
-    """Yield what is wrong with a version's folder; links to blobs are as good as those."""
+def _fault(cache: Path, digest: str, folder: Path, bad: set[str]) -> str:
+    """Say what is wrong with a version's folder, if something is; a link is as good as its blob."""
     manifest = layout.manifest(folder)
     if manifest is None or manifest.digest != digest:
-        yield f"no {RECORD} of this version"
-        return
+        return f"no {RECORD} of this version"
     for entry in manifest.files:
         path, blob = folder / entry.path, layout.blob(cache, entry.digest)
         if not path.is_file():
-            yield f"no {entry.path}"
-        elif blob.exists() and path.samefile(blob):
+            return f"no {entry.path}"
+        if blob.exists() and path.samefile(blob):
             if entry.digest in bad:
-                yield f"{entry.path} is the damaged blob"
+                return f"{entry.path} is the damaged blob"
         elif found := _other(path, entry.digest):
-            yield f"{entry.path} is {found}"
+            return f"{entry.path} is {found}"
+    return ""
 
 
 def _other(path: Path, digest: str) -> str:
