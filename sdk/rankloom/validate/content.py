@@ -105,7 +105,8 @@ def target_modules(adapter: Adapter) -> Iterator[Finding]:
 
 def _ties(config: AdapterConfig) -> bool:
     """Tell whether PEFT adapted, besides what was asked for, what is tied to it."""
-    return config.options.get("ensure_weight_tying") is True
+    always = config.peft_type == "TRAINABLE_TOKENS"
+    return always or config.options.get("ensure_weight_tying") is True
 
 
 def _named(rule: TargetRule, config: AdapterConfig, module: str) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rankloom.adapter.change import Computed, Replacement, Rows
 from rankloom.base import tying
 from rankloom.base.heads import brings_head
-from rankloom.base.locate import locate, nearest
+from rankloom.base.locate import locate, nearest, resolve
 from rankloom.base.orientation import is_assumed
 from rankloom.base.pieces import parameter_shape
 from rankloom.errors import BaseError, IncompatibleError
@@ -119,12 +119,35 @@ def tied(placed: Placed, base: Base) -> Iterator[Finding]:
 
 
 def quantised(placed: Placed) -> Iterator[Finding]:
-    """BASE006: the changed tensors hold floats that can be added to."""
-    stored = [(target.name, piece.entry.dtype) for target, piece in placed]
-    if bad := {name: dtype for name, dtype in stored if dtype not in FLOATS}:
+    """BASE006: the changed tensors hold floats that can be added to.
+
+    A counter, such as a normalisation's of its batches, is replaced by another one.
+    """
+    bad = {
+        target.name: piece.entry.dtype
+        for target, piece in placed
+        if piece.entry.dtype not in FLOATS and not _is_counter(target.change, piece)
+    }
+    if bad:
         first = next(iter(bad))
         message = f"the base stores {named(list(bad))} as {bad[first]}: it is quantised"
         yield RULES["BASE006"].finding(message, where=first)
+
+
+def _is_counter(change: Change, piece: Piece) -> bool:
+    return isinstance(change, Replacement) and change.value.dtype == piece.entry.dtype == "I64"
+
+
+def lacks_biases(adapter: Adapter, base: Base) -> bool:
+    """Tell whether the base has none of the biases that the config says were trained."""
+    bias = adapter.config.options.get("bias")
+    if bias in {None, "all"}:
+        return bias is not None and not any(name.endswith(".bias") for name in base.tensors)
+    modules = dict.fromkeys(target.module for target in adapter.targets)
+    try:
+        return not any(resolve(base, f"{module}.bias") for module in modules)
+    except BaseError:
+        return False
 
 
 def assumed(placed: Placed, base: Base) -> Iterator[Finding]:

@@ -69,6 +69,14 @@ class _Run:
         self.findings += findings
         self.checked.append(rule)
 
+    def drop(self, rule: str, where: str) -> None:
+        """Take back a warning that holds only where it is not known what is known now."""
+        self.findings = [
+            found
+            for found in self.findings
+            if (found.rule, found.where, found.severity) != (rule, where, Severity.WARNING)
+        ]
+
     def skip(self, rules: Iterable[str], reason: str) -> None:
         """Note that rules were not checked, as nobody asked for it."""
         self.not_checked |= dict.fromkeys(rules, reason)
@@ -219,6 +227,8 @@ def _fit(run: _Run, adapter: Adapter, base: Base | None) -> Placing:
     if base is None:
         run.skip(FIT, _NO_BASE)
         return fit.Placing([], (), ())
+    if fit.lacks_biases(adapter, base):
+        run.drop("CFG007", "bias")
     placing = fit.place(adapter, base)
     placed = placing.placed
     run.check("TEN005", placing.findings)
