@@ -29,7 +29,7 @@ from rankloom.fingerprint import Fingerprint
 from rankloom.manifest import FileEntry, Manifest
 from rankloom.ref import AdapterName, VersionRef
 from rankloom.registry.wire import VersionQuery
-from rankloom_server import catalogue, db, search
+from rankloom_server import catalogue, db, search, search_keys
 from rankloom_server.models import ADAPTER, SEARCH_ENTRY, SEARCH_KEY, VERSION
 
 if TYPE_CHECKING:
@@ -78,22 +78,25 @@ class Made:
 
     def keys(self) -> dict[str, int]:
         """Return every key, with its row id."""
-        texts = ["kind:lora", "in:default", "creator:ci"]
+        texts = ["kind:lora", "in:default", "creator:ci", search_keys.LATEST]
         texts += [f"module:{name}" for name in sorted({m for _, s in MODULE_SETS for m in s})]
         texts += [f"base:{self.base_digest(number)}" for number in range(BASES)]
         texts += [f"word:w{number}" for number in range(WORDS)]
         return {text: number for number, text in enumerate(texts, start=1)}
 
-    def entries(self, keys: dict[str, int]) -> Iterator[tuple[int, int]]:
-        """Yield (key, version), by version."""
+    def entries(self, keys: dict[str, int]) -> Iterator[tuple[int, int, int]]:
+        """Yield (key, version, rank), by version."""
         fixed = [keys["kind:lora"], keys["in:default"], keys["creator:ci"]]
         sets = [[keys[f"module:{name}"] for name in names] for _, names in MODULE_SETS]
         bases = [keys[f"base:{self.base_digest(number)}"] for number in range(BASES)]
         first = keys["word:w0"]
         for index in range(self.count):
             words = {first + word for word in self.words[index // 10]}
-            for key in (*fixed, *sets[self.modules[index]], bases[self.base[index]], *words):
-                yield key, index + 1
+            mine = (*fixed, *sets[self.modules[index]], bases[self.base[index]], *words)
+            if index % 10 == 9 or index == self.count - 1:
+                mine = (*mine, keys[search_keys.LATEST])
+            for key in mine:
+                yield key, index + 1, self.rank[index]
 
     def adapters(self) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of adapters."""
@@ -149,7 +152,7 @@ def fill(engine: sa.Engine, made: Made) -> float:
         (VERSION, COLUMNS, made.versions()),
         (SEARCH_KEY, ["text", "id"], iter(keys.items())),
         # In the order of the index, for the sake of its size.
-        (SEARCH_ENTRY, ["key_id", "version_id"], iter(sorted(made.entries(keys)))),
+        (SEARCH_ENTRY, ["key_id", "version_id", "rank"], iter(sorted(made.entries(keys)))),
     ]
     for table, columns, rows in tables:
         _write(engine, table.name, columns, rows)

@@ -10,7 +10,7 @@ from rankloom import digest as digests
 from rankloom import ref as refs
 from rankloom.errors import ConflictError, ForbiddenError, NotFoundError, RefError
 from rankloom.registry.wire import AliasMove
-from rankloom_server import audit, catalogue, db, namespaces
+from rankloom_server import audit, catalogue, db, namespaces, search_keys
 from rankloom_server.access import Scope
 from rankloom_server.models import ADAPTER, ALIAS, VERSION
 
@@ -167,6 +167,7 @@ def yank(
         .values(yanked=reason)
     )
     connection.execute(statement)
+    search_keys.keep_latest(connection, adapter_id)
     found = catalogue.version(connection, adapter, version)
     _note(connection, actor, "version.yank", adapter, {"version": version, "reason": reason})
     return found

@@ -97,13 +97,15 @@ def same_values(connection: sa.Connection, fingerprint: Fingerprint) -> int | No
     return found
 
 
-def levels(connection: sa.Connection, base: str) -> list[str]:
-    """Return the digests by which a base is known: of its record's name, or the digest itself."""
+def level(connection: sa.Connection, base: str) -> str:
+    """Return the digest that all versions made for a base carry: of its name, or itself.
+
+    Bases that agree exactly agree rounded to bfloat16 as well, so that level finds both.
+    """
     if base.startswith("sha256:"):
-        return [digests.parse(base)]
+        return digests.parse(base)
     fingerprint = get(connection, base).fingerprint
-    exact = [value for value in (fingerprint.exact, fingerprint.bf16) if value]
-    return exact or [fingerprint.struct]
+    return fingerprint.bf16 or fingerprint.exact or fingerprint.struct
 
 
 def row_id(name: str | None) -> sa.ScalarSelect[int] | None:

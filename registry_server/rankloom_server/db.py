@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy.dialects.sqlite.dml import Insert
 
-HEAD = "0008"
+HEAD = "0010"
 """Revision of the newest migration; known here so that a current database needs no Alembic."""
 
-_SEARCHABLE = "0004"  # the migration that began the lists of rankloom_server.search
+_SEARCHABLE = "0010"  # the migration that emptied the lists of rankloom_server.search
 
 _MIGRATION_LOCK = 0x72616E6B  # any number that nothing else on the server uses
 _SQLITE_WAIT_MS = 30_000
@@ -151,9 +151,9 @@ def _run_migrations(connection: sa.Connection, found: str | None) -> None:
         message = f"the registry's database has schema {found}, this program knows {HEAD}"
         raise RegistryError(message, hint="use the rankloom version that made it") from error
     if found is not None and found < _SEARCHABLE:
-        from rankloom_server import search
+        from rankloom_server import search_keys
 
-        search.reindex(connection)
+        search_keys.reindex(connection)
 
 
 def alembic_config(connection: sa.Connection) -> Config:

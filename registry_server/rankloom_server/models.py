@@ -138,13 +138,17 @@ class SearchKeyRow(SQLModel, table=True):
 
 
 class SearchEntryRow(SQLModel, table=True):
-    """One version in the list of one key."""
+    """One version in the list of one key.
+
+    Its rank, which never changes, is in the primary key so that the index alone tells it.
+    """
 
     __tablename__ = "search_entry"
     __table_args__ = {"sqlite_with_rowid": False}
 
     key_id: int = Field(foreign_key="search_key.id", primary_key=True)
     version_id: int = Field(foreign_key="version.id", primary_key=True)
+    rank: int = Field(primary_key=True)
 
 
 class VersionPartRow(SQLModel, table=True):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from rankloom_server import audit, catalogue, search
+from rankloom_server import audit, catalogue, search_keys
 from rankloom_server.models import ADAPTER, VERSION
 
 if TYPE_CHECKING:
@@ -34,9 +34,9 @@ def put(
         sa.select(VERSION.c.id, VERSION.c.labels).where(mine).with_for_update()
     ).one()
     connection.execute(sa.update(VERSION).where(mine).values(**remarks.model_dump()))
-    search.remove(connection, [row.id], search.keys_of_labels(row.labels))
+    search_keys.remove(connection, [row.id], search_keys.of_labels(row.labels))
     if before.purged_at is None:
-        search.add(connection, [row.id], search.keys_of_labels(remarks.labels))
+        search_keys.add(connection, [row.id], search_keys.of_labels(remarks.labels))
     audit.record(
         connection,
         actor,
@@ -59,7 +59,7 @@ def set_card(
     )
     versions = connection.execute(kept).scalars().all()
     old, new = (
-        set(search.keys_of_text(adapter.namespace, adapter.name, card)) for card in (before, after)
+        set(search_keys.of_text(adapter.namespace, adapter.name, card)) for card in (before, after)
     )
-    search.remove(connection, versions, old - new)
-    search.add(connection, versions, new - old)
+    search_keys.remove(connection, versions, old - new)
+    search_keys.add(connection, versions, new - old)

@@ -23,7 +23,7 @@ from rankloom.registry.wire import (
     Version,
     VersionQuery,
 )
-from rankloom_server import db, search
+from rankloom_server import db, search_keys
 from rankloom_server.access import Actor, Grant
 from rankloom_server.collect import Collector
 from rankloom_server.models import SEARCH_ENTRY
@@ -173,13 +173,13 @@ def test_the_lists_are_the_same_when_they_are_made_anew(
 ) -> None:
     service, _ = filled
 
-    def entries() -> set[tuple[int, int]]:
+    def entries() -> set[tuple[int, ...]]:
         with db.read(service.engine) as connection:
             return {tuple(row) for row in connection.execute(sa.select(SEARCH_ENTRY))}
 
     before = entries()
     with db.write(service.engine) as connection:
-        assert search.reindex(connection) == 30
+        assert search_keys.reindex(connection) == 30
     assert entries() == before
 
 

@@ -21,7 +21,7 @@ from rankloom.errors import (
 from rankloom.manifest import Manifest
 from rankloom.recipe.recipe import Lock
 from rankloom.ref import AdapterName
-from rankloom_server import audit, bases, catalogue, db, remarks, search
+from rankloom_server import audit, bases, catalogue, db, remarks, search_keys
 from rankloom_server.access import Actor, Scope
 from rankloom_server.models import ADAPTER, VERSION, VERSION_FILE, VERSION_PART
 from rankloom_server.publish import claims, facts, journal
@@ -97,7 +97,7 @@ def _name(connection: sa.Connection, push: _Push, found: AdapterFacts | None) ->
             raise ConflictError(message, hint="push it again to bring it back")
         version_id = _write_version(connection, adapter_id, push, found)
         _write_files(connection, version_id, push)
-        _enter(connection, version_id, push, found)
+        search_keys.enter(connection, version_id)
     if found is not None:
         claims.note_damage(connection, push.adapter.namespace, push.blobs, damaged=False)
     journal.close(connection, push.row["id"], "published")
@@ -166,8 +166,8 @@ def _write_version(
         creator=push.actor.name,
         labels={},
         metrics={},
-        rank=max(found.ranks, default=0),
-        module_count=len(search.modules(found)),
+        rank=search_keys.rank(found),
+        module_count=len(search_keys.modules(found)),
     )
     statement = statement.on_conflict_do_update(
         index_elements=[VERSION.c.adapter_id, VERSION.c.digest], set_={"purged_at": None}
@@ -194,21 +194,6 @@ def _write_files(connection: sa.Connection, version_id: int, push: _Push) -> Non
     if parts:
         statement = db.insert(connection, VERSION_PART).on_conflict_do_nothing()
         connection.execute(statement, parts)
-
-
-def _enter(connection: sa.Connection, version_id: int, push: _Push, found: AdapterFacts) -> None:
-    """Let the version be found."""
-    row = connection.execute(
-        sa.select(ADAPTER.c.card, VERSION.c.creator, VERSION.c.labels)
-        .join(VERSION, VERSION.c.adapter_id == ADAPTER.c.id)
-        .where(VERSION.c.id == version_id)
-    ).one()
-    keys = [
-        *search.keys_of_facts(found, push.manifest, row.creator),
-        *search.keys_of_labels(row.labels),
-        *search.keys_of_text(push.adapter.namespace, push.adapter.name, row.card),
-    ]
-    search.add(connection, [version_id], keys)
 
 
 def parts_of(manifest: Manifest) -> list[str]:
