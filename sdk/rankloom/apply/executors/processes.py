@@ -62,7 +62,7 @@ class Processes:
                         hand = key.data
                         staged = hand.result()
                         if staged is None:  # it died
-                            waiting.append(hand.holds.again(hand.ended()))
+                            waiting.appendleft(hand.holds.again(hand.ended()))
                             hand.start()
                         else:
                             done(staged)
@@ -141,10 +141,11 @@ class _Hand:
 
     def ended(self) -> int:
         """End the process if it lives; return how it ended."""
-        self._selector.unregister(self._from)
-        self._process.kill()
-        code = self._process.wait()
-        for pipe in (self._to, self._from):
+        if not self._from.closed:
+            self._selector.unregister(self._from)
+            self._process.kill()
+            self._process.wait()
+            self._from.close()
             with suppress(BrokenPipeError):  # bytes that it did not read any more
-                pipe.close()
-        return code
+                self._to.close()
+        return self._process.wait()
