@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rankloom_server.access import Actor
-    from rankloom_server.store.interface import Store
+    from rankloom_server.store.interface import Assembly, Store
 
 GRACE = timedelta(hours=24)
 """How long a blob must have been unwanted before each pass; no signed URL is good for longer."""
@@ -70,6 +70,7 @@ class Collected:
     deleted: list[str] = field(default_factory=list)
     nbytes: int = 0
     partial: int = 0
+    abandoned: int = 0
     forgotten: int = 0
 
 
@@ -107,7 +108,9 @@ class Collector:
         self._delete(done)  # before new ones are condemned: a pass never does both to a blob
         self._condemn(done)
         # A transfer that goes on has a partial file too, whatever the time of grace.
-        done.partial = self.store.sweep(self.now - max(self.grace, GRACE))
+        before = self.now - max(self.grace, GRACE)
+        done.partial = self.store.sweep(before)
+        done.abandoned = self._abandon(before)
         done.forgotten = self._forget()
         if done.purged or done.condemned or done.deleted:
             with db.write(self.engine) as connection:
@@ -199,6 +202,24 @@ class Collector:
         with db.write(self.engine) as connection:
             values = {"state": state, "changed_at": self.now}
             return connection.execute(statement.values(**values)).rowcount > 0
+
+    def _abandon(self, before: datetime) -> int:
+        """Remove the parts of large blobs that nobody goes on with; return of how many blobs.
+
+        Who goes on with one at this moment is told that all parts are missing, and sends them.
+        """
+        count = 0
+        for assembly in self.store.assemblies():
+            if assembly.since < before and not self._is_leased(assembly):
+                self.store.abandon(assembly)
+                count += 1
+        return count
+
+    def _is_leased(self, assembly: Assembly) -> bool:
+        mine = _is(assembly.namespace, assembly.digest)
+        with db.read(self.engine) as connection:
+            found = connection.scalar(sa.select(BLOB.c.digest).where(*mine, _leased(self.now)))
+        return found is not None
 
     def _forget(self) -> int:
         """Remove the journal of uploads whose lease is long over; return how many."""

@@ -98,7 +98,7 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] != "http" or scope["path"].startswith("/blobs/"):
+        if scope["type"] != "http" or scope["path"].startswith(("/blobs/", "/parts/")):
             await self._app(scope, receive, send)
             return
         # Messages are small enough to be held: then a body is refused before anything runs.

@@ -86,6 +86,8 @@ def gc(data_dir: Path | None, grace_hours: int, *, dry_run: bool, as_json: bool)
         click.echo(f"  {name}")
     click.echo(f"{len(done.condemned)} blobs {would}condemned")
     click.echo(f"{len(done.deleted)} blobs {would}deleted, {output.size(done.nbytes)}")
+    if done.abandoned:
+        click.echo(f"{done.abandoned} blobs given up of which only parts had come")
 
 
 @admin.command()

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from rankloom.errors import NotFoundError
-from rankloom.registry.wire import Upload
+from rankloom.registry.wire import LargeBlob, Upload
 from rankloom_server import bases, db
+from rankloom_server.access import Scope
 from rankloom_server.models import UPLOAD, UPLOAD_BLOB
 from rankloom_server.publish import claims, declared, quota
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from rankloom.ref import AdapterName
     from rankloom.registry.wire import PutTarget, UploadRequest
+    from rankloom_server.access import Actor
     from rankloom_server.store.interface import Store
 
 LEASE = timedelta(hours=24)
@@ -59,11 +61,16 @@ def open_upload(
     upload_id, damaged = claims.patiently(remember)
     inside = store.inside(adapter.namespace)
     targets: list[PutTarget] = []
+    large: list[LargeBlob] = []
     for blob, size in sorted(sizes.items()):
         stored = inside.size(blob)
-        if stored != size or blob in damaged:
+        if stored == size and blob not in damaged:
+            continue
+        if part_bytes := inside.part_bytes(size):
+            large.append(LargeBlob(digest=blob, part_bytes=part_bytes))
+        else:
             targets.append(inside.presign_put(blob, size, replace=stored is not None))
-    return Upload(id=upload_id, missing=tuple(targets))
+    return Upload(id=upload_id, missing=tuple(targets), large=tuple(large))
 
 
 def _remember(
@@ -118,6 +125,18 @@ def resume(engine: sa.Engine, upload: sa.RowMapping, blobs: Iterable[str]) -> No
     claims.patiently(renew)
 
 
+def find(connection: sa.Connection, upload_id: str, actor: Actor) -> sa.RowMapping:
+    """Return the row of an upload that an actor may go on with.
+
+    Raises:
+        NotFoundError: there is no such upload, or not for this actor.
+    """
+    row = get(connection, upload_id)
+    if not actor.may(Scope.PUSH, row["namespace"]):
+        raise _no_upload(upload_id)
+    return row
+
+
 def get(connection: sa.Connection, upload_id: str) -> sa.RowMapping:
     """Return an upload's row.
 
@@ -127,12 +146,11 @@ def get(connection: sa.Connection, upload_id: str) -> sa.RowMapping:
     statement = sa.select(UPLOAD).where(UPLOAD.c.id == upload_id)
     row = connection.execute(statement).mappings().one_or_none()
     if row is None:
-        raise no_upload(upload_id)
+        raise _no_upload(upload_id)
     return row
 
 
-def no_upload(upload_id: str) -> NotFoundError:
-    """Return the error for an upload that is not there, or that is not the caller's business."""
+def _no_upload(upload_id: str) -> NotFoundError:
     message = f"there is no upload {upload_id[:32]!r}"
     return NotFoundError(message, hint="begin the push again")
 

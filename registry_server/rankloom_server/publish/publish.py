@@ -22,13 +22,13 @@ from rankloom.manifest import Manifest
 from rankloom.recipe.recipe import Lock
 from rankloom.ref import AdapterName
 from rankloom_server import audit, bases, catalogue, db, remarks, search_keys
-from rankloom_server.access import Actor, Scope
 from rankloom_server.models import ADAPTER, VERSION, VERSION_FILE, VERSION_PART
 from rankloom_server.publish import claims, facts, journal
 from rankloom_server.publish.materialise import materialise
 
 if TYPE_CHECKING:
     from rankloom.registry.wire import AdapterFacts, Version
+    from rankloom_server.access import Actor
     from rankloom_server.store.interface import Store
 
 _REJECTED = (AdapterError, BaseError, IncompatibleError, UploadCorruptError)
@@ -75,9 +75,7 @@ def publish(
 
 
 def _find(connection: sa.Connection, upload_id: str, actor: Actor) -> _Push:
-    row = journal.get(connection, upload_id)
-    if not actor.may(Scope.PUSH, row["namespace"]):
-        raise journal.no_upload(upload_id)
+    row = journal.find(connection, upload_id, actor)
     adapter = AdapterName(row["namespace"], row["name"])
     return _Push(row, adapter, Manifest.model_validate_json(row["manifest"]), actor)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import dataclasses
 import tempfile
@@ -20,19 +19,31 @@ from rankloom.errors import NotFoundError, RegistryError, UploadCorruptError
 from rankloom.files import write_verified
 from rankloom.ref import DEFAULT_NAMESPACE
 from rankloom.registry.wire import PutTarget
-from rankloom_server.store.interface import URL_SECONDS, StoredBlob, blob_key, parse_key
+from rankloom_server.store.interface import (
+    PARTING,
+    URL_SECONDS,
+    Assembly,
+    Parting,
+    StoredBlob,
+    blob_key,
+    parse_key,
+)
+from rankloom_server.store.multipart import (
+    ABSENT,
+    ALREADY_THERE,
+    Multipart,
+    checksum,
+    error_code,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
     from mypy_boto3_s3 import S3Client
 
+    from rankloom.registry.wire import PartTarget
     from rankloom_server.settings import Settings
-
-_ABSENT = frozenset(["404", "NoSuchKey", "NotFound"])
-# 412: the blob is there; 409: another writer of the same blob is about to finish.
-_ALREADY_THERE = frozenset(["PreconditionFailed", "ConditionalRequestConflict", "412", "409"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +60,7 @@ class S3Store:
         prefix: put in front of every key; empty or ending in ``/``.
         seconds: how long a URL is good for.
         namespace: whose blobs it gives and takes.
+        parting: which blobs come in parts; S3 takes none below 5 MiB but the last.
     """
 
     client: S3Client
@@ -57,6 +69,7 @@ class S3Store:
     prefix: str = ""
     seconds: int = URL_SECONDS
     namespace: str = DEFAULT_NAMESPACE
+    parting: Parting = PARTING
 
     def inside(self, namespace: str) -> S3Store:
         """Return the store of another namespace in the same bucket."""
@@ -75,26 +88,60 @@ class S3Store:
                         yield StoredBlob(*known, found["Size"])
 
     def sweep(self, before: datetime) -> int:
-        """Do nothing: a broken PUT leaves nothing in S3."""
+        """Do nothing: a broken PUT leaves nothing in S3, and of parts ``assemblies`` tells."""
         del before
         return 0
 
     def presign_put(self, digest: str, size: int, *, replace: bool = False) -> PutTarget:
         """Return a URL whose signature covers length, checksum and ``If-None-Match: *``."""
-        checksum = _checksum(digest)
+        expected = checksum(digest)
         parameters: dict[str, str | int] = {
             "Bucket": self.bucket,
             "Key": self._key(digest),
             "ContentLength": size,
-            "ChecksumSHA256": checksum,
+            "ChecksumSHA256": expected,
         }
-        headers = {"content-length": str(size), "x-amz-checksum-sha256": checksum}
+        headers = {"content-length": str(size), "x-amz-checksum-sha256": expected}
         if not replace:
             parameters["IfNoneMatch"] = headers["if-none-match"] = "*"
         url = self.signing.generate_presigned_url(
             "put_object", Params=parameters, ExpiresIn=self.seconds
         )
         return PutTarget(digest=digest, url=url, headers=headers)
+
+    def part_bytes(self, size: int) -> int | None:
+        """Say how large parts are, if a blob of this size comes in parts."""
+        return self.parting.of(size)
+
+    def assemble(
+        self, digest: str, size: int, parts: Sequence[str], *, replace: bool = False
+    ) -> tuple[PartTarget, ...]:
+        """Fill and complete a multipart upload."""
+        with _translated(f"assemble {digest}"):
+            return self._multipart(self._key(digest)).assemble(size, parts, replace=replace)
+
+    def assemblies(self) -> Iterator[Assembly]:
+        """List the open multipart uploads page by page."""
+        pages = self.client.get_paginator("list_multipart_uploads").paginate(
+            Bucket=self.bucket, Prefix=f"{self.prefix}blobs/"
+        )
+        with _translated("list multipart uploads"):
+            for page in pages:
+                for found in page.get("Uploads", []):
+                    known = parse_key(found["Key"].removeprefix(self.prefix))
+                    if known:
+                        yield Assembly(*known, found["UploadId"], found["Initiated"])
+
+    def abandon(self, assembly: Assembly) -> None:
+        """Abort a multipart upload."""
+        key = self.prefix + blob_key(assembly.namespace, assembly.digest)
+        with _translated(f"abort {assembly.id}"):
+            self._multipart(key).abort(assembly.id)
+
+    def _multipart(self, key: str) -> Multipart:
+        return Multipart(
+            self.client, self.signing, self.bucket, key, self.seconds, self.parting.size
+        )
 
     def presign_get(self, digest: str) -> str:
         """Return a signed URL."""
@@ -109,7 +156,7 @@ class S3Store:
             try:
                 head = self.client.head_object(Bucket=self.bucket, Key=self._key(digest))
             except ClientError as error:
-                if _code(error) in _ABSENT:
+                if error_code(error) in ABSENT:
                     return None
                 raise
             return head["ContentLength"]
@@ -120,7 +167,7 @@ class S3Store:
             try:
                 found = self.client.get_object(Bucket=self.bucket, Key=self._key(digest))
             except ClientError as error:
-                if _code(error) not in _ABSENT:
+                if error_code(error) not in ABSENT:
                     raise
                 message = f"blob {digest} is not in the store"
                 raise NotFoundError(message, hint="push the adapter again") from error
@@ -139,11 +186,11 @@ class S3Store:
                         Key=self._key(digest),
                         Body=stream,
                         ContentLength=size,
-                        ChecksumSHA256=_checksum(digest),
+                        ChecksumSHA256=checksum(digest),
                         IfNoneMatch="*",
                     )
                 except ClientError as error:
-                    if _code(error) not in _ALREADY_THERE:
+                    if error_code(error) not in ALREADY_THERE:
                         raise
 
     def delete(self, digest: str) -> None:
@@ -193,15 +240,6 @@ def _client(settings: Settings, endpoint: str | None) -> S3Client:
         aws_secret_access_key=secret.get_secret_value() if secret else None,
         config=config,
     )
-
-
-def _checksum(digest: str) -> str:
-    """Return a digest as S3 writes it: base64 of its bytes."""
-    return base64.b64encode(bytes.fromhex(digest.removeprefix("sha256:"))).decode()
-
-
-def _code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
 
 
 @contextlib.contextmanager

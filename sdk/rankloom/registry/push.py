@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from rankloom.registry import crew, sending
+from rankloom.registry import crew, parts, sending
 from rankloom.registry.tally import Tally
 from rankloom.registry.wire import AliasRequest, UploadRequest, Version
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rankloom.manifest import Manifest
     from rankloom.ref import AdapterName
     from rankloom.registry.protocol import Registry
-    from rankloom.registry.wire import AdapterDetail, PutTarget
+    from rankloom.registry.wire import AdapterDetail, PutTarget, Upload
 
 
 def push(
@@ -31,19 +31,35 @@ def push(
 ) -> Version:
     """Make ``folder`` a version of ``adapter``; the same content again is the same version.
 
-    ``progress`` is called with (bytes sent, bytes to send); nothing is sent that the store holds.
+    ``progress`` is called with (bytes arrived, bytes that were missing).
     """
     request = UploadRequest(manifest=manifest, base=base, card=card)
     upload = registry.open_upload(adapter, request)
-    files = {entry.digest: entry for entry in manifest.files}
-    tally = Tally(sum(files[target.digest].size for target in upload.missing), progress)
+    send(registry, folder, manifest, upload, progress)
+    return registry.publish(upload.id)
 
-    def send(target: PutTarget) -> None:
+
+def send(
+    registry: Registry,
+    folder: Path,
+    manifest: Manifest,
+    upload: Upload,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Send the blobs that an upload misses; nothing is sent that the store holds."""
+    files = {entry.digest: entry for entry in manifest.files}
+    total = sum(files[blob.digest].size for blob in (*upload.missing, *upload.large))
+    tally = Tally(total, progress)
+
+    def put(target: PutTarget) -> None:
         entry = files[target.digest]
         sending.put(folder / entry.path, entry.size, target, tally)
 
-    crew.run([functools.partial(send, target) for target in upload.missing])
-    return registry.publish(upload.id)
+    # Small blobs share the connections; a large one has them all to itself.
+    crew.run([functools.partial(put, target) for target in upload.missing])
+    for blob in upload.large:
+        entry = files[blob.digest]
+        parts.send(registry, upload.id, folder / entry.path, entry.size, blob, tally)
 
 
 def move_alias(registry: Registry, version: Version, alias: str) -> None:

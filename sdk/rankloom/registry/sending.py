@@ -71,7 +71,7 @@ def put_part(source: Path, span: Span, target: PartTarget, tally: Tally) -> bool
 
 
 def _store(source: Path, size: int, target: PutTarget, tally: Tally) -> None:
-    with tally.attempt() as count, _open(source) as stream:
+    with tally.attempt() as count, opened(source) as stream:
         chunks = iter(functools.partial(stream.read, CHUNK), b"")
         place, error = connection.local_path(target.url), UploadCorruptError
         write_verified(chunks, place, digest=target.digest, size=size, error=error, progress=count)
@@ -87,7 +87,7 @@ def _send(
     """Send bytes of a file, anew if the connection breaks; ``check`` judges the answer."""
 
     def attempt() -> None:
-        with tally.attempt() as count, _open(source) as stream:
+        with tally.attempt() as count, opened(source) as stream:
             check(*connection.put(target.url, stream, span, target.headers, count))
 
     connection.persist(target.url, attempt)
@@ -101,7 +101,12 @@ def _refusal(source: Path, status: int, text: str) -> RegistryError | UploadCorr
     return RegistryError(message, hint="push again; the registry gives out fresh URLs")
 
 
-def _open(path: Path) -> IO[bytes]:
+def opened(path: Path) -> IO[bytes]:
+    """Return a file that shall be sent, open for reading.
+
+    Raises:
+        NotFoundError: it was removed.
+    """
     try:
         return path.open("rb")
     except FileNotFoundError as error:
