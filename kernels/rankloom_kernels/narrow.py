@@ -145,4 +145,4 @@ def add_narrow_(
         before = workspace.tile(len(weight), weight.shape[1], _BF16, weight.device).copy_(weight)
     out.addmm_(parts.b, parts.a, alpha=parts.scale)
     if parts.error:
-        refine_narrow_(out, before, delta, parts.error, workspace.beside)
+        refine_narrow_(out, before, delta, parts.error)

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from numpy.typing import NDArray
+
     from rankloom_kernels.terms import Folded
     from rankloom_kernels.workspace import Workspace
+
+    Chosen: TypeAlias = NDArray[np.bool_]
+    Positions: TypeAlias = NDArray[np.intp]
+    Values: TypeAlias = NDArray[Any]
 
 _GROUP = 16
 """Elements that share one minimum. Of 2 million, some 800 of them wanted, NumPy finds these in
@@ -59,24 +67,20 @@ def refine_(
     _sum_again_(total, weight, delta, _below(size, limit))
 
 
-def refine_narrow_(
-    out: torch.Tensor, weight: torch.Tensor, delta: Folded, error: float, scratch: Workspace
-) -> None:
-    """Do what :func:`refine_` does for a sum that is bfloat16 already.
+def refine_narrow_(out: torch.Tensor, weight: torch.Tensor, delta: Folded, error: float) -> None:
+    """Do what :func:`refine_` does for a sum that is bfloat16 already, on the CPU.
 
     Args:
         out: (rows, in) bfloat16, ``weight + delta``; corrected in place.
         weight: (rows, in), before anything was added.
         delta: the rows of the delta.
         error: of the product, as a share of ``‖bᵢ‖‖aⱼ‖``.
-        scratch: keeps magnitudes between calls.
     """
     error += 2**-24 * (2 + math.sqrt(delta.a.shape[0]))
     limit = delta.reach.max() * (error / torch.finfo(out.dtype).eps * 2)
     limit = limit.clamp_(min=torch.finfo(out.dtype).tiny)  # smaller ones were taken for 0
-    size = scratch.tile(len(out), out.shape[1], torch.int16, out.device)
-    torch.bitwise_and(out.view(torch.int16), 0x7FFF, out=size)  # orders as magnitudes do
-    _sum_again_(out, weight, delta, _below(size, int(limit.to(out.dtype).view(torch.int16)) + 1))
+    below = int(limit.to(out.dtype).view(torch.int16)) + 1
+    _sum_again_(out, weight, delta, _near_zero(out, below))
 
 
 def settle_ties_(
@@ -109,12 +113,36 @@ def _below(size: torch.Tensor, limit: float) -> torch.Tensor:
     """Return where a contiguous tensor is below a limit, as flat positions."""
     if size.device.type != "cpu" or not size.numel():
         return (size.view(-1) < limit).nonzero()[:, 0]
-    # Each column of this is a group, so that minima are taken over whole vectors.
-    groups = size.view(math.gcd(size.numel(), _GROUP), -1).numpy()
+    groups = _grouped(size.numpy())
     found = np.flatnonzero(groups.min(0) < limit)
-    members = np.flatnonzero(groups.take(found, 1) < limit)
-    row, which = np.divmod(members, max(1, len(found)))
-    return torch.from_numpy(row * groups.shape[1] + found[which])
+    return torch.from_numpy(_members(groups.take(found, 1) < limit, found, groups.shape[1]))
+
+
+def _near_zero(values: torch.Tensor, limit: int) -> torch.Tensor:
+    """Return where a bfloat16 magnitude is below a limit that is given as bits, as flat positions.
+
+    Of signed numbers the least are the negative ones next to 0, and of unsigned ones the positive
+    ones: two passes that only read, where a pass for the magnitudes would write too.
+    """
+    if not values.numel():
+        return torch.empty(0, dtype=torch.int64)
+    groups = _grouped(values.view(torch.int16).numpy())
+    near = groups.min(0) < limit - 0x8000
+    near |= groups.view(np.uint16).min(0) < limit
+    found = np.flatnonzero(near)
+    chosen = (groups.take(found, 1) & 0x7FFF) < limit
+    return torch.from_numpy(_members(chosen, found, groups.shape[1]))
+
+
+def _grouped(values: Values) -> Values:
+    """Return a matrix whose columns are groups, so that minima are taken over whole vectors."""
+    return values.reshape(math.gcd(values.size, _GROUP), -1)
+
+
+def _members(chosen: Chosen, found: Positions, width: int) -> Positions:
+    """Return the flat positions of what is chosen from the columns ``found`` of a matrix."""
+    row, which = np.divmod(np.flatnonzero(chosen), max(1, len(found)))
+    return row * width + found[which]
 
 
 def _sum_again_(
@@ -126,4 +154,4 @@ def _sum_again_(
         i, j = some // columns, some % columns
         b = delta.raw_b.index_select(0, i).double() * delta.coefficients
         product = (b * delta.a.index_select(1, j).T.double()).sum(1)
-        total[i, j] = (weight[i, j].double() + product).to(total.dtype)
+        total.put_(some, (weight.take(some).double() + product).to(total.dtype))
