@@ -12,6 +12,7 @@ from rankloom.manifest import FileEntry, Manifest
 from rankloom.ref import AdapterName
 from rankloom.registry import sending
 from rankloom.registry.protocol import Registry
+from rankloom.registry.push import send as send_all
 from rankloom.registry.wire import (
     BaseRecord,
     BaseTensorShape,
@@ -24,14 +25,14 @@ MODULES = ("model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj")
 WIDTH = 8
 
 
-def write_adapter(folder: Path, *, seed: int = 0, rank: int = 4) -> Path:
+def write_adapter(folder: Path, *, seed: int = 0, rank: int = 4, width: int = WIDTH) -> Path:
     """Write a LoRA adapter in PEFT's form; another seed is another content."""
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
     tensors = {}
     for module in MODULES:
         prefix = f"base_model.model.{module}"
-        a, b = random.normal(size=(rank, WIDTH)), random.normal(size=(WIDTH, rank))
+        a, b = random.normal(size=(rank, width)), random.normal(size=(width, rank))
         tensors[f"{prefix}.lora_A.weight"] = a.astype(np.float32)
         tensors[f"{prefix}.lora_B.weight"] = b.astype(np.float32)
     save_file(tensors, folder / "adapter_model.safetensors")
@@ -39,6 +40,25 @@ def write_adapter(folder: Path, *, seed: int = 0, rank: int = 4) -> Path:
     config["base_model_name_or_path"] = "acme/unrecorded"
     (folder / "adapter_config.json").write_text(json.dumps(config))
     return folder
+
+
+def write_base(folder: Path, *, seed: int = 7) -> Path:
+    """Write a base that those adapters fit; another seed is another content."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(seed)
+    tensors = {
+        f"{module}.weight": random.normal(size=(WIDTH, WIDTH)).astype(np.float32)
+        for module in (*MODULES, "model.norm")
+    }
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    return folder
+
+
+def write_large_adapter(folder: Path, nbytes: int) -> Path:
+    """Write a LoRA adapter whose weights have at least so many bytes."""
+    width = nbytes // (2 * len(MODULES) * 64 * 4) + 1
+    return write_adapter(folder, rank=64, width=width)
 
 
 def manifest_of(folder: Path, base: Fingerprint | None = None) -> Manifest:
@@ -97,5 +117,5 @@ def push(
     """Push a folder in the three steps of the protocol."""
     request = UploadRequest(manifest=manifest_of(folder, made_for), base=base, card=card)
     upload = registry.open_upload(AdapterName.parse(name), request)
-    send(folder, upload)
+    send_all(registry, folder, request.manifest, upload)
     return registry.publish(upload.id)

@@ -1,14 +1,11 @@
 """A registry behind each of its two doors, and a base and adapters as a user has them."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
-from adapter_folder import MODULES, WIDTH, write_adapter
+from adapter_folder import write_adapter, write_base
 from rankloom.client import Client
 from rankloom_server.settings import Settings
 from servers import served
@@ -43,15 +40,3 @@ def base(tmp_path: Path) -> Path:
 @pytest.fixture
 def adapter(tmp_path: Path) -> Path:
     return write_adapter(tmp_path / "adapter")
-
-
-def write_base(folder: Path, *, seed: int = 7) -> Path:
-    folder.mkdir()
-    random = np.random.default_rng(seed)
-    tensors = {
-        f"{module}.weight": random.normal(size=(WIDTH, WIDTH)).astype(np.float32)
-        for module in (*MODULES, "model.norm")
-    }
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
-    return folder

@@ -1,5 +1,6 @@
 """The cache of pulled versions: what it tells, what it finds, what it lets go, and what never."""
 
+import hashlib
 import os
 import shutil
 import signal
@@ -7,13 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from adapter_folder import write_adapter
+from adapter_folder import write_adapter, write_base
 from rankloom.client import Client
 from rankloom.manifest import RECORD
 from rankloom.registry.cache import layout
@@ -25,17 +26,26 @@ MONTH = timedelta(days=30)
 EVER = timedelta(0)
 
 
-@pytest.fixture
-def pulled(tmp_path: Path, base: Path) -> Iterator[Cache]:
-    """A cache with two versions that share their config's blob, used by nobody."""
-    with Client() as client:
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with two versions pulled, which share their config's blob."""
+    place = tmp_path_factory.mktemp("filled")
+    with pytest.MonkeyPatch.context() as patch, Client() as client:
+        patch.setenv("RANKLOOM_HOME", str(place / "home"))
+        patch.delenv("RANKLOOM_URL", raising=False)
+        base = write_base(place / "base")
         for seed, name in enumerate(["zh", "qa"]):
-            client.push(write_adapter(tmp_path / name, seed=seed), name, base=base, alias="prod")
+            client.push(write_adapter(place / name, seed=seed), name, base=base, alias="prod")
             client.pull(f"{name}:prod")
-        folder = client.cache.folder
-    cache = Cache(folder)
-    yield cache
-    cache.close()
+    return place / "home"
+
+
+@pytest.fixture
+def pulled(filled: Path, home: Path) -> Iterator[Cache]:
+    """A copy of that home's cache, used by nobody."""
+    subprocess.run(["cp", "-a", filled, home], check=True)
+    with closing(Cache(home / "cache")) as cache:
+        yield cache
 
 
 @pytest.fixture
@@ -139,9 +149,7 @@ def test_a_flipped_bit_is_found_and_only_repair_removes_it(pulled: Cache, lone: 
 
 
 @pytest.mark.parametrize("damage", ["changed", "gone", "record", "no record"])
-def test_a_damaged_folder_is_found_though_its_blobs_are_sound(
-    pulled: Cache, tmp_path: Path, damage: str
-) -> None:
+def test_a_damaged_folder_is_found_though_its_blobs_are_sound(pulled: Cache, damage: str) -> None:
     digest = pulled.survey().versions[0].digest
     folder = layout.version(pulled.folder, digest)
     weights, record = folder / "adapter_model.safetensors", folder / RECORD
@@ -268,12 +276,12 @@ print(done)
 
 
 def test_pulls_and_prunes_at_once_in_many_processes_lose_nothing(
-    pulled: Cache, tmp_path: Path
+    pulled: Cache, filled: Path
 ) -> None:
-    import hashlib
-
     hashes = [
-        hashlib.sha256((tmp_path / name / "adapter_model.safetensors").read_bytes()).hexdigest()
+        hashlib.sha256(
+            (filled.parent / name / "adapter_model.safetensors").read_bytes()
+        ).hexdigest()
         for name in ("zh", "qa")
     ]
     command = [sys.executable, "-c", PULLER, "2", *hashes]

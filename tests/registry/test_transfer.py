@@ -116,6 +116,42 @@ def test_a_connection_that_is_always_cut_is_reported(site: Site, tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_store_that_is_busy_is_asked_again_and_then_reported(site: Site, tmp_path: Path) -> None:
+    site.answers = [body(b"", status=503), body(b"", status=429), body(DATA)]
+    get(site.url, tmp_path / "blob")
+    assert (tmp_path / "blob").read_bytes() == DATA
+    (tmp_path / "blob").unlink()
+    site.answers = [body(b"", status=503)] * 4
+    with pytest.raises(RegistryError, match="503"):
+        get(site.url, tmp_path / "blob")
+    assert (list(tmp_path.iterdir()), site.answers) == ([], [])
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+def test_a_refused_url_is_asked_for_anew_but_not_for_ever(
+    site: Site, tmp_path: Path, status: int
+) -> None:
+    asked: list[str] = []
+
+    def renew() -> str:
+        asked.append(f"{site.url}?{len(asked)}")
+        return asked[-1]
+
+    def fetch() -> None:
+        target = tmp_path / "blob"
+        transfer.get(site.url, target, digest=DIGEST, size=len(DATA), renew=renew)
+
+    site.answers = [body(b"", status=status), body(DATA)]
+    fetch()
+    assert (tmp_path / "blob").read_bytes() == DATA
+    assert len(asked) == 1
+    (tmp_path / "blob").unlink()
+    site.answers = [body(b"", status=status)] * 2
+    with pytest.raises(RegistryError, match=str(status)):
+        fetch()
+    assert (list(tmp_path.iterdir()), site.answers, len(asked)) == ([], [], 2)
+
+
 def test_a_store_that_is_not_there_is_reported(site: Site, tmp_path: Path) -> None:
     site.server.server_close()
     with pytest.raises(RegistryError, match="cannot be reached"):
