@@ -115,6 +115,7 @@ def _print(name: str, rules: NamespaceRules, *, as_json: bool) -> None:
         output.as_json(values)
         return
     click.echo(name)
+    values["required_signers"] = ", ".join(map(str, rules.required_signers)) or None
     for rule, value in values.items():
         click.echo(f"  {rule.replace('_', '-'):20} {'-' if value is None else value}")
 
@@ -129,11 +130,19 @@ def _print(name: str, rules: NamespaceRules, *, as_json: bool) -> None:
 @click.option("--no-quota", is_flag=True, help="As much as there is.")
 @click.option("--protect", multiple=True, metavar="ALIAS", help="Only admins move this alias.")
 @click.option("--unprotect", multiple=True, metavar="ALIAS", help="Pushers move it too.")
+@click.option(
+    "--require-signature/--no-require-signature",
+    default=None,
+    help="Give out only versions that one of these signed; replaces those named before.",
+)
+@options.signers
 @click.option("--keep-all", is_flag=True, help="Purge nothing any more.")
 @options.as_json
 def set_rules(
     name: str,
     *,
+    by: options.Signers,
+    require_signature: bool | None,
     protect: tuple[str, ...],
     unprotect: tuple[str, ...],
     keep_all: bool,
@@ -145,11 +154,16 @@ def set_rules(
     from rankloom import ref
     from rankloom.sdk import Client
 
+    if bool(by) != bool(require_signature):
+        message = "--require-signature and whose: --key, or --identity and --issuer"
+        raise click.UsageError(message)
     off = {"keep_versions", "purge_yanked_days"} if keep_all else set()
     off |= {"quota_bytes"} if no_quota else set()
     changed: dict[str, Any] = {
         rule: value for rule, value in given.items() if value is not None or rule in off
     }
+    if require_signature is not None:
+        changed["required_signers"] = by
     known = ref.check_name(name, "namespace")
     with Client() as client:
         before = client.registry.namespace_rules(known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rankloom.registry.wire import AdapterRecord, Version
+    from rankloom.signing.signers import SigningKey
 
 
 @click.command()
@@ -19,17 +21,43 @@ if TYPE_CHECKING:
 @click.argument("name")
 @click.option("--base", metavar="DIR|NAME", help="The base it was trained on.")
 @click.option("--alias", help="Let this alias name the new version.")
+@click.option(
+    "--sign-with",
+    metavar="PEM",
+    help="Sign it with this private key first; RANKLOOM_KEY_PASSWORD is its password.",
+)
+@click.option("--probe", is_flag=True, help="Run the base on a few tokens; keep the answer.")
 @options.as_json
-def push(folder: str, name: str, base: str | None, alias: str | None, *, as_json: bool) -> None:
+def push(
+    folder: str,
+    name: str,
+    base: str | None,
+    alias: str | None,
+    sign_with: str | None,
+    *,
+    probe: bool,
+    as_json: bool,
+) -> None:
     """Make the adapter in DIR a version of NAME.
 
     The adapter is validated first, on its own and against its base. Pushing the same content
     twice is the same version and moves no bytes.
+
+    --probe runs the base, a folder, without and with the adapter: an adapter without effect is
+    refused, and 'loractl validate REF --against DIR --probe' compares the answer later.
     """
     from rankloom import sdk
 
     with output.progress(f"push {name}") as progress:
-        version = sdk.push(folder, name, base=base, alias=alias, progress=progress)
+        version = sdk.push(
+            folder,
+            name,
+            base=base,
+            alias=alias,
+            sign_with=_signing_key(sign_with),
+            probe=probe,
+            progress=progress,
+        )
     if as_json:
         output.as_json(output.dump(version))
         return
@@ -38,16 +66,34 @@ def push(folder: str, name: str, base: str | None, alias: str | None, *, as_json
     click.echo(f"{version.adapter}@v{version.number}{named}{tied}  {version.digest}")
 
 
+def _signing_key(file: str | None) -> SigningKey | None:
+    if file is None:
+        return None
+    from pathlib import Path
+
+    from rankloom.signing.signers import SigningKey
+
+    return SigningKey(Path(file), os.environ.get("RANKLOOM_KEY_PASSWORD"))
+
+
 @click.command()
 @click.argument("ref")
 @options.output("Make a copy there; without it, the path in the cache is printed.")
+@click.option("--require-signature", is_flag=True, help="Refuse it unless one of these signed it.")
+@options.signers
+@options.offline
 @options.as_json
-def pull(ref: str, target: Path | None, *, as_json: bool) -> None:
+def pull(
+    ref: str, target: Path | None, by: options.Signers, *, require_signature: bool, as_json: bool
+) -> None:
     """Fetch the version that REF names, every byte verified, and print its folder."""
     from rankloom import sdk
 
+    if require_signature != bool(by):
+        message = "--require-signature and whose: --key, or --identity and --issuer"
+        raise click.UsageError(message)
     with output.progress(f"pull {ref}") as progress:
-        folder = sdk.pull(ref, target, progress=progress)
+        folder = sdk.pull(ref, target, signed_by=by or None, progress=progress)
     if as_json:
         output.as_json({"ref": ref, "path": str(folder)})
     else:

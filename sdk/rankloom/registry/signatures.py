@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +12,8 @@ from rankloom.errors import IntegrityError, NotFoundError, RefError, SignatureEr
 from rankloom.files import write_atomic
 from rankloom.message import Message
 from rankloom.ref import VersionRef
+from rankloom.signing import bundle as bundles
 from rankloom.signing import openssf
-from rankloom.signing.bundle import contents_of
 from rankloom.signing.signers import SigningKey, read_signer
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Signed:
     """
 
     signer: Signer
-    bundle: str
+    bundle: str = field(repr=False)
 
 
 def sign(
@@ -59,7 +59,7 @@ def sign(
         RefError: the key cannot be used.
         SignatureError: the registry takes no signature by this key.
     """
-    using, contents = _key(key), contents_of(manifest)
+    using, contents = _key(key), bundles.contents_of(manifest)
     known = registry.signatures(VersionRef(version.adapter, digest=version.digest)).signatures
     mine = openssf.public_half(using)
     if mine is not None:
@@ -122,7 +122,7 @@ def verify(found: SignedVersion, by: Signers, what: str, file: Path | None = Non
     """
     attached = [one.bundle for one in found.signatures]
     given = attached if file is None else [read_bundle(file)]
-    return _first(given, contents_of(found.manifest), _signers(by), what)
+    return _first(given, bundles.contents_of(found.manifest), _signers(by), what)
 
 
 def verify_folder(folder: Path, file: Path | None, by: Signers) -> Signed:
@@ -145,28 +145,30 @@ def read_bundle(file: Path) -> str:
 
     Raises:
         NotFoundError: there is no such file.
-        SignatureError: (SEC007) it is no text.
+        SignatureError: (SEC007) it holds none.
     """
     try:
-        return file.read_text("utf-8")
+        text = file.read_text("utf-8")
     except FileNotFoundError as error:
         message = f"there is no signature {file}"
         raise NotFoundError(message, hint="'loractl verify REF -o FILE' writes one") from error
     except (OSError, ValueError) as error:
         message = f"SEC007 {file} is no signature: {error}"
         raise SignatureError(message, hint="'loractl verify REF -o FILE' writes one") from error
+    bundles.read(text)
+    return text
 
 
 def _first(
-    bundles: Sequence[str], contents: Contents, signers: Sequence[Signer], what: str
+    given: Sequence[str], contents: Contents, signers: Sequence[Signer], what: str
 ) -> Signed:
     """Return the first of several signatures that is one of these files by one of the signers."""
     wanted = " or ".join(map(str, signers))
-    if not bundles:
+    if not given:
         message = f"SEC007 {what} is not signed; it was to be by {wanted}"
         raise SignatureError(message, hint="ask who published it to sign it: 'loractl sign'")
     refusals = []
-    for bundle, signer in itertools.product(bundles, signers):
+    for bundle, signer in itertools.product(given, signers):
         try:
             openssf.verify(bundle, contents, signer, what)
         except SignatureError as error:
@@ -175,7 +177,7 @@ def _first(
             return Signed(signer, bundle)
     if len(refusals) == 1:
         raise refusals[0]
-    message = f"SEC007 {what} has {len(bundles)} signatures, but none by {wanted}"
+    message = f"SEC007 {what} has {len(given)} signatures, but none by {wanted}"
     raise SignatureError(message, hint="ask who published it who signed it") from refusals[-1]
 
 

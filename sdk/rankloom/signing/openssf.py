@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rankloom.errors import BackendUnavailableError, RefError, RegistryError, SignatureError
 from rankloom.signing import bundle as bundles
 from rankloom.signing.bundle import Material
+from rankloom.signing.signers import KeySigner
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -58,13 +59,38 @@ def _configure(config: signing.Config, key: SigningKey) -> signing.Config:
         return config.use_certificate_signer(
             private_key=key.private_key,
             signing_certificate=key.certificate,
-            certificate_chain=key.chain,
+            # The library cannot read a chain of none; the certificate again adds no trust.
+            certificate_chain=key.chain or (key.certificate,),
         )
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        message = f"{key.private_key} cannot sign: {error}"
-        hint = "it must be the PEM file of a private key on P-256, P-384 or P-521"
-        hint += " ('openssl ecparam -name prime256v1 -genkey -noout -out private.pem')"
-        raise RefError(message, hint=hint) from error
+        raise _no_key(key.private_key, error) from error
+
+
+def public_half(key: SigningKey) -> KeySigner | None:
+    """Return whom a key's signatures are verified by; ``None`` if that is not just the key.
+
+    Raises:
+        BackendUnavailableError: ``rankloom[sign]`` is not installed.
+        RefError: the key cannot be read.
+    """
+    if key.private_key is None or key.certificate is not None:
+        return None
+    with _library():
+        from cryptography.hazmat.primitives import serialization as form
+    try:
+        password = key.password.encode() if key.password else None
+        private = form.load_pem_private_key(key.private_key.read_bytes(), password)
+    except (OSError, ValueError, TypeError) as error:
+        raise _no_key(key.private_key, error) from error
+    spki = form.PublicFormat.SubjectPublicKeyInfo
+    return KeySigner(pem=private.public_key().public_bytes(form.Encoding.PEM, spki).decode())
+
+
+def _no_key(path: Path, error: Exception) -> RefError:
+    message = f"{path} cannot sign: {error}"
+    hint = "it must be the PEM file of a private key on P-256, P-384 or P-521"
+    hint += " ('openssl ecparam -name prime256v1 -genkey -noout -out private.pem')"
+    return RefError(message, hint=hint)
 
 
 def _keyless(config: signing.Config, name: str, target: Path) -> None:

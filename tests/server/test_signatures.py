@@ -1,0 +1,171 @@
+"""What a namespace demands of its versions, at every door and on every database."""
+
+import contextlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+
+from adapter_folder import manifest_of, push, write_adapter
+from rankloom.errors import ForbiddenError, NotFoundError, RefError, SignatureError
+from rankloom.ref import AdapterName, VersionRef
+from rankloom.registry.http import HttpRegistry
+from rankloom.registry.protocol import Registry
+from rankloom.registry.wire import AliasRequest, NamespaceRules, TokenRequest, Version
+from rankloom.signing import openssf
+from rankloom.signing.bundle import contents_of
+from rankloom.signing.signers import KeySigner, SigningKey, read_signer
+from rankloom_server import db, signed
+from rankloom_server.models import ADAPTER, VERSION, VERSION_SIGNATURE
+from rankloom_server.service import open_embedded
+from rankloom_server.settings import Settings
+from servers import served
+from signing_keys import key_pair
+from statements import counted
+
+NAME = AdapterName("acme", "zh")
+
+
+@pytest.fixture
+def private(tmp_path: Path) -> Path:
+    return key_pair(tmp_path, "ours")[0]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_adapter(tmp_path / "adapter")
+
+
+def demand(registry: Registry, *publics: Path) -> None:
+    signers = tuple(read_signer(public) for public in publics)
+    registry.set_namespace_rules("acme", NamespaceRules(required_signers=signers))
+
+
+def bundle_of(folder: Path, private: Path) -> str:
+    return openssf.sign(contents_of(manifest_of(folder)), "zh", SigningKey(private))
+
+
+def doors(registry: Registry, version: Version) -> list[Callable[[], object]]:
+    """Return all the ways to use a version."""
+    return [
+        lambda: registry.resolve(VersionRef(NAME, alias="latest")),
+        lambda: registry.resolve(VersionRef(NAME, number=1)),
+        lambda: registry.resolve(VersionRef(NAME, digest=version.digest)),
+        lambda: registry.blob_url(NAME, version.digest, "adapter_config.json"),
+        lambda: registry.set_alias(NAME, "prod", AliasRequest(digest=version.digest)),
+    ]
+
+
+def test_an_unsigned_version_is_refused_at_every_door_until_it_is_signed(
+    registry: Registry, folder: Path, private: Path
+) -> None:
+    demand(registry, private.with_suffix(".pub"))
+    version = push(registry, folder, "acme/zh")
+    for door in doors(registry, version):
+        with pytest.raises(SignatureError, match=r"SEC007 .* is not signed") as caught:
+            door()
+        assert "loractl sign" in caught.value.hint
+    assert registry.signatures(VersionRef(NAME, number=1)).signatures == ()
+    assert registry.show(NAME).versions == (version,)
+    made = registry.add_signature(NAME, version.digest, bundle_of(folder, private))
+    for door in doors(registry, version):
+        door()
+    found = registry.signatures(VersionRef(NAME, alias="prod"))
+    assert (found.version.digest, found.signatures) == (version.digest, (made,))
+    lines = registry.audit_log(namespace="acme").items
+    (line,) = [line for line in lines if line.action == "version.sign"]
+    assert line.detail == {"version": version.digest, "signature": made.digest}
+
+
+def test_who_is_no_longer_trusted_has_signed_nothing(
+    registry: Registry, folder: Path, private: Path, tmp_path: Path
+) -> None:
+    version = push(registry, folder, "acme/zh")
+    elsewhere = push(registry, folder, "other/zh")
+    registry.add_signature(NAME, version.digest, bundle_of(folder, private))
+    demand(registry, private.with_suffix(".pub"))
+    registry.resolve(VersionRef(NAME, number=1))
+    other, public = key_pair(tmp_path, "other")
+    demand(registry, public)
+    with pytest.raises(SignatureError, match="signed by none"):
+        registry.resolve(VersionRef(NAME, number=1))
+    with pytest.raises(SignatureError, match="by nobody whom its namespace names"):
+        registry.add_signature(NAME, version.digest, bundle_of(folder, private))
+    registry.add_signature(NAME, version.digest, bundle_of(folder, other))
+    registry.resolve(VersionRef(NAME, number=1))
+    # Another namespace demands nothing.
+    assert registry.resolve(VersionRef(elsewhere.adapter, number=1)).version == elsewhere
+
+
+def test_signatures_are_attached_to_what_is_there(
+    registry: Registry, folder: Path, private: Path
+) -> None:
+    bundle, absent = bundle_of(folder, private), "sha256:" + "0" * 64
+    with pytest.raises(NotFoundError):
+        registry.add_signature(NAME, absent, bundle)
+    push(registry, folder, "acme/zh")
+    with pytest.raises(NotFoundError):
+        registry.add_signature(NAME, absent, bundle)
+    with pytest.raises(NotFoundError):
+        registry.signatures(VersionRef(NAME, alias="prod"))
+
+
+def test_a_rule_that_nobody_could_meet_is_not_set(tmp_path: Path) -> None:
+    service = open_embedded(tmp_path / "data")
+    text = "-----BEGIN PUBLIC KEY-----\nbm9uZQ==\n-----END PUBLIC KEY-----\n"
+    with pytest.raises(RefError, match="cannot verify"):
+        service.set_namespace_rules("acme", NamespaceRules(required_signers=(KeySigner(pem=text),)))
+    assert service.namespace_rules("acme").required_signers == ()
+    service.close()
+
+
+def test_only_who_may_push_attaches_signatures(folder: Path, private: Path, tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        url, token = stack.enter_context(served(Settings(data_dir=tmp_path / "data")))
+        admin = stack.enter_context(contextlib.closing(HttpRegistry(url, token)))
+        version = push(admin, folder, "acme/zh")
+        token = admin.create_token(TokenRequest(name="reader", grants=("read",))).token
+        reader = stack.enter_context(contextlib.closing(HttpRegistry(url, token)))
+        with pytest.raises(ForbiddenError):
+            reader.add_signature(NAME, version.digest, bundle_of(folder, private))
+        assert reader.signatures(VersionRef(NAME, number=1)).signatures == ()
+
+
+@pytest.mark.parametrize(
+    "change", [sa.update(VERSION_SIGNATURE).values(creator="x"), sa.delete(VERSION_SIGNATURE)]
+)
+def test_a_signature_is_never_changed(engine: sa.Engine, change: sa.UpdateBase) -> None:
+    now, digest = datetime.now(UTC), "sha256:" + "0" * 64
+    rows: dict[sa.Table, dict[str, object]] = {
+        ADAPTER: {"id": 1, "namespace": "n", "name": "a", "card": ""},
+        VERSION: {"id": 1, "adapter_id": 1, "number": 1, "digest": digest, "manifest": "{}"}
+        | {"facts": {}},
+        VERSION_SIGNATURE: {"version_id": 1, "digest": digest, "bundle": "{}", "creator": "c"},
+    }
+    with db.write(engine) as connection:
+        for table, row in rows.items():
+            connection.execute(sa.insert(table).values(created_at=now, **row))
+    with pytest.raises(DBAPIError, match="append-only"), db.write(engine) as connection:
+        connection.execute(change)
+
+
+def test_a_namespace_without_demands_costs_no_statement_more(
+    folder: Path, private: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = open_embedded(tmp_path / "data")
+    version = push(service, folder, "acme/zh")
+    ref = VersionRef(NAME, number=1)
+    with counted(service.engine) as plain:
+        service.resolve(ref)
+    service.add_signature(NAME, version.digest, bundle_of(folder, private))
+    demand(service, private.with_suffix(".pub"))
+    service.resolve(ref)
+    # What was verified once is not verified again.
+    monkeypatch.setattr(signed.openssf, "verify", None)
+    with counted(service.engine) as demanded:
+        service.resolve(ref)
+    assert len(demanded) == len(plain) + 1
+    service.close()
