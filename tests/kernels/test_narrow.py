@@ -48,6 +48,20 @@ def test_no_more_than_one_sum_in_ten_thousand_is_not_the_rounded_one(
     assert off.double().mean() <= 1e-4
 
 
+@pytest.mark.parametrize("kind", ["unequal", "float32"])
+def test_what_is_left_where_weight_and_delta_cancel_is_a_neighbour(kind: str) -> None:
+    weight, terms = weights(), terms_of(2, kind, 0.0005)
+    delta = merge_reference(torch.zeros(SHAPE), terms)
+    weight.view(-1)[::50] = -delta.bfloat16().view(-1)[::50]  # the others leave it to the products
+    expected = merge_reference(weight, terms).bfloat16().double()
+    found = merge_(weight.clone(), terms).double()
+    # One step of a bfloat16 number is at most 2⁻⁷ of it; sums of 2⁻¹⁰ in float64 err by 2⁻⁶⁰.
+    step = 2**-7 * torch.maximum(found.abs(), expected.abs()) + 2**-60
+    wrong = (found - expected).abs() > step
+    assert not wrong[expected > 0].any()
+    assert not wrong[expected < 0].any()
+
+
 @pytest.mark.parametrize("kind", ["one scale", "unequal", "float32"])
 def test_where_rows_lie_changes_no_bit(kind: str) -> None:
     weight, terms = weights(), terms_of(2, kind, 0.0005)
