@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import TYPE_CHECKING
 
-import boto3
 import pytest
 
 from lowrank_cases import Case, part, write_base
 from rankloom.apply import s3
+from rankloom.apply.s3_output import S3Output
+from rankloom.apply.staged import S3Stage
 from rankloom.composition import Composition, compose
 from rankloom.errors import BaseError, ConflictError, RefError
-from servers import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
+from s3_cases import contents, local, new_url, uploaded
+from servers import BUCKET
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from mypy_boto3_s3 import S3Client
+
+    from rankloom.apply.staged import Staged
+    from rankloom.apply.steps import ShardPlan
 
 pytestmark = [
     pytest.mark.services,
@@ -27,45 +31,10 @@ pytestmark = [
 
 
 @pytest.fixture
-def client(seaweedfs: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Client:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", seaweedfs.endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    return boto3.client("s3")
-
-
-@pytest.fixture
 def composition(tmp_path: Path) -> Composition:
     write_base(tmp_path / "base", shards=2)
     Case().write(tmp_path / "adapter")
     return compose([part(tmp_path / "adapter")])
-
-
-def contents(client: S3Client, url: str) -> dict[str, bytes]:
-    prefix = url.removeprefix(f"s3://{BUCKET}/") + "/"
-    listed = client.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
-    keys = [item["Key"] for item in listed]
-    return {
-        key.removeprefix(prefix): client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
-        for key in keys
-    }
-
-
-def local(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def new_url() -> str:
-    return f"s3://{BUCKET}/{uuid.uuid4().hex}"
-
-
-def uploaded(client: S3Client, folder: Path) -> str:
-    url = new_url()
-    for path in folder.iterdir():
-        key = url.removeprefix(f"s3://{BUCKET}/") + f"/{path.name}"
-        client.put_object(Bucket=BUCKET, Key=key, Body=path.read_bytes())
-    return url
 
 
 @pytest.mark.parametrize("dtype", [None, "float32"])
@@ -138,3 +107,109 @@ def test_refusals(
     url = uploaded(client, tmp_path / "base")
     with pytest.raises(error):
         composition.apply_to(base(url), target(url))
+
+
+@pytest.mark.parametrize("on", ["threads", "processes"])
+def test_the_digest_is_that_of_folders(
+    tmp_path: Path, client: S3Client, composition: Composition, on: str
+) -> None:
+    url, target = uploaded(client, tmp_path / "base"), new_url()
+    here = composition.apply_to(tmp_path / "base", tmp_path / "out", digest=True)
+    there = composition.apply_to(url, target, on=on, workers=2, digest=True)
+    assert there.digest == here.digest
+    assert contents(client, target) == local(tmp_path / "out")
+    assert not client.list_multipart_uploads(Bucket=BUCKET).get("Uploads")
+
+
+def interrupted(composition: Composition, base: str, target: str) -> None:
+    """Stop a run after its first file."""
+    real = S3Output.add
+
+    def add(output: S3Output, staged: Staged) -> None:
+        if output.finished():
+            raise KeyboardInterrupt
+        real(output, staged)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(S3Output, "add", add)
+        with pytest.raises(KeyboardInterrupt):
+            composition.apply_to(base, target)
+
+
+def test_a_run_that_was_interrupted_is_taken_up(
+    tmp_path: Path,
+    client: S3Client,
+    composition: Composition,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url, target = uploaded(client, tmp_path / "base"), new_url()
+    interrupted(composition, url, target)
+    [kept] = [name for name in contents(client, target) if name.endswith(".safetensors")]
+    planned = []
+    real = S3Stage.create
+
+    def create(stage: S3Stage, plan: ShardPlan) -> s3.S3Sink:
+        planned.append(plan.name)
+        return real(stage, plan)
+
+    monkeypatch.setattr(S3Stage, "create", create)
+    composition.apply_to(url, target)
+    assert kept not in planned
+    assert len(planned) == 1
+    composition.apply_to(tmp_path / "base", tmp_path / "out")
+    assert contents(client, target) == local(tmp_path / "out")
+    assert not client.list_multipart_uploads(Bucket=BUCKET).get("Uploads")
+
+
+def test_nothing_else_is_taken_over(
+    tmp_path: Path, client: S3Client, composition: Composition
+) -> None:
+    url, target = uploaded(client, tmp_path / "base"), new_url()
+    interrupted(composition, url, target)
+    other = compose(composition.parts, [0.5])
+    other.apply_to(url, target)
+    other.apply_to(tmp_path / "base", tmp_path / "out")
+    assert contents(client, target) == local(tmp_path / "out")
+
+
+def test_what_nobody_left_is_not_removed(
+    tmp_path: Path, client: S3Client, composition: Composition
+) -> None:
+    url, target = uploaded(client, tmp_path / "base"), new_url()
+    interrupted(composition, url, target)
+    key = target.removeprefix(f"s3://{BUCKET}/") + "/mine"
+    client.put_object(Bucket=BUCKET, Key=key, Body=b"mine")
+    before = contents(client, target)
+    with pytest.raises(ConflictError):
+        composition.apply_to(url, target)
+    assert contents(client, target) == before
+
+
+def test_an_error_leaves_nothing(
+    tmp_path: Path, client: S3Client, composition: Composition
+) -> None:
+    def stop(done: int, _: int) -> None:
+        if done > max(path.stat().st_size for path in (tmp_path / "base").iterdir()):
+            raise ValueError
+
+    target = new_url()
+    with pytest.raises(ValueError):  # noqa: PT011 - the caller's own
+        composition.apply_to(tmp_path / "base", target, progress=stop)
+    assert not contents(client, target)
+    assert not client.list_multipart_uploads(Bucket=BUCKET).get("Uploads")
+
+
+def test_a_base_that_is_written_to_meanwhile_is_refused(
+    tmp_path: Path, client: S3Client, composition: Composition
+) -> None:
+    url = uploaded(client, tmp_path / "base")
+    name = min(path.name for path in (tmp_path / "base").glob("*.safetensors"))
+
+    def overwrite(*_: int) -> None:
+        data = bytearray((tmp_path / "base" / name).read_bytes())
+        data[-1] ^= 1
+        key = url.removeprefix(f"s3://{BUCKET}/") + f"/{name}"
+        client.put_object(Bucket=BUCKET, Key=key, Body=bytes(data))
+
+    with pytest.raises(BaseError, match="another file than when the work was planned"):
+        composition.apply_to(url, new_url(), workers=1, progress=overwrite)

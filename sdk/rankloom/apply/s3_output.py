@@ -92,9 +92,11 @@ class S3Output:
             self._prefix.put(path.name, path.read_bytes())
         self._prefix.delete(_JOURNAL)
 
-    def remove(self) -> None:
-        """Take back all of it."""
+    def give_up(self, *, keep: bool) -> None:
+        """Take back what is not finished, and what is too, unless the next run may want it."""
         self._prefix.abort_uploads()
+        if keep and self._finished:
+            return
         for name in [*self._finished, *(path.name for path in self.content.iterdir()), _JOURNAL]:
             self._prefix.delete(name)
 
@@ -115,6 +117,5 @@ def s3_output(url: str, identity: str, *, hashes: bool = False) -> Iterator[S3Ou
             yield output
             output.publish()
         except BaseException as error:
-            if isinstance(error, Exception) or not output.finished():
-                output.remove()
+            output.give_up(keep=not isinstance(error, Exception))
             raise
