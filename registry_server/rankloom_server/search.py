@@ -8,7 +8,8 @@ databases, no matter which filters come together, and a page far down costs what
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import functools
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -59,9 +60,25 @@ def find(
     if not ids.keys() >= set(keys):
         return VersionPage(items=())
     lists = _sparsest_first(connection, [ids[key] for key in keys], after)
-    conditions = [*_conditions(query, readable), *_within(within, ids)]
-    statement = _statement(lists, query, after).where(*conditions).limit(limit + 1)
-    rows = connection.execute(statement).mappings().all()
+    shape = _Shape(
+        lists=len(lists),
+        after=after is not None,
+        rank_min=query.rank_min is not None,
+        rank_max=query.rank_max is not None,
+        within=bool(within),
+        yanked=query.yanked,
+        everywhere=readable is None,
+    )
+    values = {
+        **{f"key{place}": key for place, key in enumerate(lists)},
+        "after": after,
+        "rank_min": query.rank_min,
+        "rank_max": query.rank_max,
+        "within": [ids[key] for key in within if key in ids],
+        "readable": sorted(readable or ()),
+        "limit": limit + 1,  # one more tells whether there is a next page
+    }
+    rows = connection.execute(_statement(shape), values).mappings().all()
     found = catalogue.versions(connection, rows[:limit])
     return VersionPage(items=found, next=rows[limit - 1]["id"] if len(rows) > limit else None)
 
@@ -82,13 +99,14 @@ def _keys(connection: sa.Connection, query: VersionQuery) -> list[str]:
 
 
 def _sparsest_first(
-    connection: sa.Connection, lists: Sequence[int], before: int | None
+    connection: sa.Connection, lists: Sequence[int], after: int | None
 ) -> list[int]:
-    """Bring the lists to the front that lie sparsest below ``before``; one statement for all."""
+    """Bring the lists to the front that lie sparsest below ``after``; one statement for all."""
     wanted = sorted(set(lists))
     if len(wanted) < 2:
         return wanted
-    rows = connection.execute(sa.union_all(*(_sample(key, before) for key in wanted))).all()
+    values = {f"key{place}": key for place, key in enumerate(wanted)} | {"after": after}
+    rows = connection.execute(_samples(len(wanted), after is not None), values).all()
     newest = max((row.newest or 0 for row in rows), default=0)
 
     def density(row: sa.Row[Any]) -> float:
@@ -98,80 +116,92 @@ def _sparsest_first(
     return [row.key_id for row in sorted(rows, key=density)]
 
 
-def _sample(key: int, before: int | None) -> sa.Select[Any]:
+# --- the statements; each is built once, for building one takes longer than running it ------------
+
+
+class _Shape(NamedTuple):
+    """What decides the text of a search's statement."""
+
+    lists: int
+    after: bool
+    rank_min: bool
+    rank_max: bool
+    within: bool
+    yanked: bool
+    everywhere: bool
+
+
+def _given(name: str) -> sa.BindParameter[int]:
+    return sa.bindparam(name, type_=sa.Integer)
+
+
+@functools.lru_cache(maxsize=256)
+def _samples(lists: int, after: bool) -> sa.CompoundSelect[Any]:
+    """Return how many the newest of each list are, up to a limit, and where they lie."""
+    return sa.union_all(*(_sample(_given(f"key{place}"), after) for place in range(lists)))
+
+
+def _sample(key: sa.BindParameter[int], after: bool) -> sa.Select[Any]:
     version = SEARCH_ENTRY.c.version_id
-    newest = sa.select(version).where(SEARCH_ENTRY.c.key_id == key, *_below(version, before))
-    seen = newest.order_by(version.desc()).limit(_SAMPLE).subquery()
+    below = [version < _given("after")] if after else []
+    newest = sa.select(version).where(SEARCH_ENTRY.c.key_id == key, *below)
+    seen = newest.order_by(version.desc()).limit(sa.literal_column(str(_SAMPLE))).subquery()
     return sa.select(
-        sa.literal(key).label("key_id"),
+        sa.type_coerce(key, sa.Integer).label("key_id"),
         sa.func.count().label("seen"),
         sa.func.min(seen.c.version_id).label("oldest"),
         sa.func.max(seen.c.version_id).label("newest"),
     ).select_from(seen)
 
 
-def _below(column: sa.ColumnElement[int], before: int | None) -> list[sa.ColumnElement[bool]]:
-    return [] if before is None else [column < before]
-
-
-def _ranks(column: sa.ColumnElement[int], query: VersionQuery) -> list[sa.ColumnElement[bool]]:
-    low, high = query.rank_min, query.rank_max
-    return [
-        *([] if low is None else [column >= low]),
-        *([] if high is None else [column <= high]),
-    ]
-
-
-def _conditions(
-    query: VersionQuery, readable: frozenset[str] | None
-) -> list[sa.ColumnElement[bool]]:
-    conditions: list[sa.ColumnElement[bool]] = [VERSION.c.purged_at.is_(None)]
-    if not query.yanked:
-        conditions.append(VERSION.c.yanked.is_(None))
-    if readable is not None:
-        shown = ADAPTER.c.namespace.in_(sorted(readable))
-        conditions.append(sa.or_(shown, ADAPTER.c.namespace.in_(namespaces.PUBLIC)))
-    return conditions
-
-
-def _within(keys: Sequence[str], ids: dict[str, int]) -> list[sa.ColumnElement[bool]]:
-    """Return the condition that a version changes no other modules than these."""
-    if not keys:
-        return []
-    known = [ids[key] for key in keys if key in ids]
-    mine = sa.select(sa.func.count()).where(
-        SEARCH_ENTRY.c.version_id == VERSION.c.id, SEARCH_ENTRY.c.key_id.in_(known)
-    )
-    return [mine.correlate(VERSION).scalar_subquery() == VERSION.c.module_count]
-
-
-def _statement(lists: Sequence[int], query: VersionQuery, after: int | None) -> sa.Select[Any]:
+@functools.lru_cache(maxsize=256)
+def _statement(shape: _Shape) -> sa.Select[Any]:
     """Return the statement that walks the first of the lists, or all versions if there is none."""
-    columns = (VERSION.c.id, *catalogue.VERSION_COLUMNS)
-    if not lists:
-        statement = sa.select(*columns).select_from(catalogue.VERSIONS)
-        statement = statement.where(*_ranks(VERSION.c.rank, query), *_below(VERSION.c.id, after))
-        return statement.order_by(VERSION.c.id.desc())
-    walked = SEARCH_ENTRY.alias("walked")
-    order = walked.c.version_id
-    return (
-        sa.select(*columns)
-        .select_from(walked.join(catalogue.VERSIONS, VERSION.c.id == order))
-        .where(
-            walked.c.key_id == lists[0],
-            *_below(order, after),
-            *_ranks(walked.c.rank, query),
-            *(_is_in(order, key) for key in lists[1:]),
-        )
-        .order_by(order.desc())
-    )
+    source: sa.FromClause = catalogue.VERSIONS
+    order, rank = VERSION.c.id, VERSION.c.rank
+    conditions = []
+    if shape.lists:
+        walked = SEARCH_ENTRY.alias("walked")
+        order, rank = walked.c.version_id, walked.c.rank
+        source = walked.join(catalogue.VERSIONS, VERSION.c.id == order)
+        conditions.append(walked.c.key_id == _given("key0"))
+    if shape.after:
+        conditions.append(order < _given("after"))
+    if shape.rank_min:
+        conditions.append(rank >= _given("rank_min"))
+    if shape.rank_max:
+        conditions.append(rank <= _given("rank_max"))
+    conditions += [_is_in(order, _given(f"key{place}")) for place in range(1, shape.lists)]
+    statement = sa.select(VERSION.c.id, *catalogue.VERSION_COLUMNS).select_from(source)
+    statement = statement.where(*conditions, *_of_version(shape))
+    return statement.order_by(order.desc()).limit(_given("limit"))
 
 
-def _is_in(version: sa.ColumnElement[int], key: int) -> sa.ColumnElement[bool]:
+def _is_in(version: sa.ColumnElement[int], key: sa.BindParameter[int]) -> sa.ColumnElement[bool]:
     """Return the condition that a list holds a version.
 
     A scalar subquery, for PostgreSQL turns EXISTS into a join, and may then read the whole list.
     """
     entry = SEARCH_ENTRY.alias()
-    found = sa.select(sa.literal(1)).where(entry.c.key_id == key, entry.c.version_id == version)
+    found = sa.select(sa.literal_column("1")).where(
+        entry.c.key_id == key, entry.c.version_id == version
+    )
     return found.scalar_subquery().is_not(None)
+
+
+def _of_version(shape: _Shape) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions for which the version's own row is read."""
+    conditions: list[sa.ColumnElement[bool]] = [VERSION.c.purged_at.is_(None)]
+    if not shape.yanked:
+        conditions.append(VERSION.c.yanked.is_(None))
+    if shape.within:
+        known = sa.bindparam("within", expanding=True, type_=sa.Integer)
+        mine = sa.select(sa.func.count()).where(
+            SEARCH_ENTRY.c.version_id == VERSION.c.id, SEARCH_ENTRY.c.key_id.in_(known)
+        )
+        # It changes no other modules than these.
+        conditions.append(mine.correlate(VERSION).scalar_subquery() == VERSION.c.module_count)
+    if not shape.everywhere:
+        shown = ADAPTER.c.namespace.in_(sa.bindparam("readable", expanding=True))
+        conditions.append(sa.or_(shown, ADAPTER.c.namespace.in_(namespaces.PUBLIC)))
+    return conditions
