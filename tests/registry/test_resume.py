@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -28,12 +29,14 @@ DIGEST = digests.of_bytes(BLOB)
 class RangeServer:
     """Gives out ranges of one blob, slower or falser as a test wants, and counts its bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self) -> None:  # noqa: C901 - a handler's methods are inside
         self.sent = 0
         self.blob = BLOB
         self.pause = 0.0
         self.cut_after: int | None = None
         self.refuse = 0
+        self.resets = 0
+        self.shift = 0
         lock = threading.Lock()
         site = self
 
@@ -51,7 +54,8 @@ class RangeServer:
                 begin, end = int(found[1]), int(found[2]) + 1
                 self.send_response(206)
                 self.send_header("Content-Length", str(end - begin))
-                self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{len(site.blob)}")
+                given = f"{begin + site.shift}-{end - 1 + site.shift}"
+                self.send_header("Content-Range", f"bytes {given}/{len(site.blob)}")
                 self.end_headers()
                 with contextlib.suppress(ConnectionError):
                     self.give(begin, end)
@@ -63,11 +67,22 @@ class RangeServer:
                             self.close_connection = True
                             self.connection.shutdown(socket.SHUT_RDWR)
                             raise ConnectionResetError
+                        if site.resets and at > begin + (4 << 20):
+                            site.resets -= 1
+                            self.reset()
                     data = site.blob[at : min(at + (1 << 18), end)]
                     self.wfile.write(data)
                     with lock:
                         site.sent += len(data)
                     time.sleep(site.pause)
+
+            def reset(self) -> None:
+                """Hang up as a machine does that knows nothing of the connection any more."""
+                option = struct.pack("ii", 1, 0)
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, option)
+                os.close(self.connection.detach())
+                self.close_connection = True
+                raise ConnectionResetError
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -159,6 +174,21 @@ def test_a_network_that_is_gone_is_reported_and_the_rest_is_fetched_later(
     assert store.sent - before < SIZE * 3 // 4
 
 
+def test_connections_that_are_reset_are_made_again(store: RangeServer, tmp_path: Path) -> None:
+    store.resets = 3
+    get(store, tmp_path / "blob")
+    assert store.resets == 0
+    assert (tmp_path / "blob").read_bytes() == BLOB
+    assert store.sent < SIZE * 2  # each goes on where it was, and not from the start
+
+
+def test_another_range_than_was_asked_for_is_refused(store: RangeServer, tmp_path: Path) -> None:
+    store.shift = 1
+    with pytest.raises(IntegrityError, match="REG002"):
+        get(store, tmp_path / "blob")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_flipped_bit_leaves_nothing(store: RangeServer, tmp_path: Path) -> None:
     store.blob = BLOB[:-1] + bytes([BLOB[-1] ^ 1])
     with pytest.raises(IntegrityError, match="REG002"):
@@ -208,3 +238,26 @@ def test_a_full_disk_is_said_before_a_byte_is_fetched(
         get(store, tmp_path / "blob")
     assert store.sent == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fills_on_the_way_keeps_what_it_has(
+    store: RangeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, room = os.pwrite, SIZE // 2
+
+    def fill(handle: int, data: bytes, offset: int) -> int:
+        nonlocal room
+        room -= len(data)
+        if room < 0:
+            raise OSError(28, "No space left on device")
+        return write(handle, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", fill)
+    with pytest.raises(DiskError, match="No space left"):
+        get(store, tmp_path / "blob")
+    room = SIZE
+    assert not (tmp_path / "blob").exists()
+    before = store.sent
+    get(store, tmp_path / "blob")
+    assert (tmp_path / "blob").read_bytes() == BLOB
+    assert store.sent - before < SIZE * 3 // 4
