@@ -27,10 +27,12 @@ pytest: $(VENV)/.dev
 	$(BIN)/pytest --numprocesses 2
 
 FUZZ_SECONDS ?= 600
-fuzz: $(VENV)/.dev  ## Mutated headers, read by us and by safetensors
+FUZZ_FOLDERS ?= 100000
+fuzz: $(VENV)/.dev  ## Mutated headers, read by us and by safetensors; damaged folders
 	mkdir -p .fuzz
 	$(BIN)/python tests/fuzz/header_target.py -max_total_time=$(FUZZ_SECONDS) -timeout=5 \
 		-artifact_prefix=.fuzz/ -dict=tests/fuzz/header.dict .fuzz tests/fuzz/seeds
+	$(BIN)/python -W error tests/fuzz/folder_target.py $(FUZZ_FOLDERS)
 
 engines-check: $(VENV)/.dev  ## Our table of engines against their wheels (400 MB, never imported)
 	$(BIN)/pip download --quiet --no-deps --only-binary :all: --require-hashes \

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
-from rankloom.errors import ConflictError, DiskError, IntegrityError
+from rankloom.errors import ConflictError, DiskError, IntegrityError, UploadCorruptError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -50,7 +50,8 @@ def write_verified(
         found = "sha256:" + sha.hexdigest()
         if seen != size or found != digest:
             length = f"more than {size}" if seen > size else str(seen)
-            message = f"REG002 bytes of {digest} are corrupt: got {length} of {size} bytes, {found}"
+            rule = "REG001" if issubclass(error, UploadCorruptError) else "REG002"
+            message = f"{rule} bytes of {digest} are corrupt: got {length} of {size} bytes, {found}"
             raise error(message, hint="nothing was kept; repeat the transfer")
         with on_disk(target):
             sync(stream)

@@ -7,6 +7,7 @@ measured is the command alone. A command that does not end, or takes a gigabyte,
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import resource
@@ -22,6 +23,18 @@ from typing import Any
 CRASH = 99
 """How a command ends that let an exception of any other class through."""
 
+_MODULES = (
+    "loractl.commands.validate",
+    "loractl.main",
+    "rankloom.apply.checkpoint",
+    "rankloom.base.fingerprint",
+    "rankloom.compose.save",
+    "rankloom.convert",
+    "rankloom.registry.http",
+    "rankloom.tensorfile.values",
+    "rankloom.validate",
+    "rankloom_server.service",
+)
 _KILL_SECONDS = 20
 _KILL_BYTES = 1 << 30
 
@@ -34,7 +47,8 @@ class Ended:
         code: exit code; negative: the signal that killed it.
         out: standard output.
         err: standard error.
-        seconds: from start to end.
+        seconds: that the processor worked.
+        wall: seconds from start to end.
         nbytes: resident memory at its highest, less what it was at the start.
     """
 
@@ -42,6 +56,7 @@ class Ended:
     out: str
     err: str
     seconds: float
+    wall: float
     nbytes: int
 
 
@@ -81,7 +96,8 @@ def _serve() -> None:
         _, status, usage = os.wait4(child, 0)
         ended = {
             "code": os.waitstatus_to_exitcode(status),
-            "seconds": time.monotonic() - start,
+            "seconds": usage.ru_utime + usage.ru_stime,
+            "wall": time.monotonic() - start,
             "nbytes": usage.ru_maxrss * 1024 - int(request["start"].read_text()),
         }
         sys.stdout.write(json.dumps(ended) + "\n")
@@ -90,15 +106,8 @@ def _serve() -> None:
 
 def _load() -> None:
     """Load all that a command may load, as the modules of a program that runs already."""
-    import loractl.commands.validate
-    import loractl.main
-    import rankloom.base.fingerprint
-    import rankloom.composition
-    import rankloom.tensorfile.values
-    import rankloom.validate
-    import rankloom_server.service
-
-    del loractl, rankloom, rankloom_server
+    for name in _MODULES:
+        importlib.import_module(name)
 
 
 def _resident() -> int:

@@ -18,7 +18,7 @@ def load(name: str) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["rules_page", "formats_page", "engines_page"])
+@pytest.mark.parametrize("name", ["rules_page", "formats_page", "engines_page", "bad_inputs_page"])
 def test_a_page_is_up_to_date(name: str) -> None:
     module = load(name)
     assert module.PAGE.read_text() == module.page(), f"run python scripts/{name}.py"

@@ -38,7 +38,7 @@ def arrange(changes: Iterable[TargetChange]) -> list[Form]:
         refused = [f"{split[0].name}: PEFT loads no adapter that only replaces modules"]
     if refused:
         more = f" (and {len(refused) - 1} more)" if refused[1:] else ""
-        message = f"PEFT has no form for what this changes in {refused[0]}{more}"
+        message = f"MRG012 PEFT has no form for what this changes in {refused[0]}{more}"
         hint = "apply it to a base instead: 'loractl apply', or composition.apply_to()"
         raise UnsupportedAdapterError(message, hint=hint)
     return forms

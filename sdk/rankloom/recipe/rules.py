@@ -97,6 +97,14 @@ _ALL = (
         "PEFT 0.21.2 does so by default: add_weighted_adapter(combination_type='linear').",
     ),
     Rule(
+        "MRG012",
+        _E,
+        "What is saved has a form in PEFT",
+        "DoRA, IA³, rotations and their like compute from the base: their sum with others is no "
+        "product of two factors, and any folder of factors would be another change.",
+        "Apply the composition to its base instead: 'loractl apply'.",
+    ),
+    Rule(
         "NUM004",
         _E,
         "No value overflows",

@@ -203,4 +203,5 @@ def _finite(view: memoryview, dtype: str) -> bool:
 
 def is_zero(entry: TensorEntry) -> bool:
     """Tell whether every value is zero (of either sign); reading ends where one is not."""
-    return not any(decode(view, entry.dtype).any() for view in raw_chunks(entry, _PROBE))
+    with np.errstate(invalid="ignore"):  # NaNs of the signalling kind are not zero either
+        return not any(decode(view, entry.dtype).any() for view in raw_chunks(entry, _PROBE))

@@ -97,7 +97,7 @@ def bias(subject: Subject, _: Chosen) -> Iterator[Hit]:
 
 def _saved(subject: Subject, chosen: Chosen) -> list[str]:
     saved = subject.config.get("modules_to_save") or []
-    names = [saved] if isinstance(saved, str) else saved
+    names = saved if isinstance(saved, list) else [saved]
     return [str(name) for name in names if str(name) not in chosen.engine.reads.saved]
 
 

@@ -1,0 +1,52 @@
+"""What every row must keep to, whatever its outcome."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bad_inputs.bounded import Ended
+
+SECONDS = 1.0
+"""Of the processor: what else the machine does shows no mistake."""
+
+WALL_SECONDS = 8.0
+"""For what waits instead of working; a machine that does other things may need as long."""
+
+BYTES = 256 << 20
+
+
+def check_bounds(ended: Ended) -> None:
+    """Fail if a command ended in a traceback, took long, or much memory."""
+    assert "Traceback" not in ended.err + ended.out, ended.err
+    _check(ended.seconds, ended.wall, ended.nbytes)
+
+
+@contextlib.contextmanager
+def bounds() -> Iterator[None]:
+    """Fail if the block takes long, or much memory; servers in this process count as well."""
+    Path("/proc/self/clear_refs").write_text("5")  # the largest size is what it is now
+    before, worked, start = _resident("VmRSS"), time.process_time(), time.monotonic()
+    yield
+    seconds, wall = time.process_time() - worked, time.monotonic() - start
+    _check(seconds, wall, _resident("VmHWM") - before)
+
+
+def _check(seconds: float, wall: float, nbytes: int) -> None:
+    assert seconds < SECONDS
+    assert wall < WALL_SECONDS
+    assert nbytes < BYTES
+
+
+def _resident(field: str) -> int:
+    found = re.search(
+        rf"^{field}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE
+    )
+    assert found
+    return int(found[1]) << 10
