@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from rankloom import digest
 from rankloom.errors import IntegrityError
 from rankloom.manifest import RECORD, FileEntry, Manifest
+from rankloom.registry import crew
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from rankloom.adapter.reader import Adapter
@@ -26,7 +29,7 @@ def pack(adapter: Adapter, base: Fingerprint | None = None) -> Manifest:
     Raises:
         IntegrityError: the folder's record was made for other files than the ones that lie there.
     """
-    files = tuple(_entry(adapter.path, path) for path in adapter.files if path.name != CARD)
+    files = entries(adapter.path, [path for path in adapter.files if path.name != CARD])
     record = adapter.record
     if record is None:
         return Manifest(files=files, base=base)
@@ -40,9 +43,16 @@ def card(adapter: Adapter) -> str | None:
     return path.read_text("utf-8", errors="replace") if path.is_file() else None
 
 
-def _entry(folder: Path, path: Path) -> FileEntry:
-    relative = path.relative_to(folder).as_posix()
-    return FileEntry(path=relative, size=path.stat().st_size, digest=digest.of_file(path))
+def entries(folder: Path, paths: Sequence[Path]) -> tuple[FileEntry, ...]:
+    """Return the entries of files in ``folder``, hashed by several threads."""
+    found: dict[Path, FileEntry] = {}
+
+    def work(path: Path) -> None:
+        relative, size = path.relative_to(folder).as_posix(), path.stat().st_size
+        found[path] = FileEntry(path=relative, size=size, digest=digest.of_file(path))
+
+    crew.run([functools.partial(work, path) for path in paths])
+    return tuple(found[path] for path in paths)
 
 
 def _check_record(folder: Path, record: Manifest, files: tuple[FileEntry, ...]) -> None:
