@@ -46,6 +46,7 @@ def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Draw the cosine of two adapters, layer by module.",
 )
 @_limits
+@options.offline
 @options.as_json
 def interference(
     refs: tuple[str, ...],

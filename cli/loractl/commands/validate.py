@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from loractl import options
 from loractl.validation.outputs import FORMATS
 from loractl.validation.settings import FAIL_ON, LEVELS, Settings
 
@@ -29,6 +30,7 @@ def _rules(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tup
     help="A serving engine that must serve what was trained; may be given several times.",
 )
 @click.option("--headers-only", is_flag=True, help="Do not read values; the report says so.")
+@click.option("--probe", is_flag=True, help="Run the base on a few tokens, with and without it.")
 @click.option("--level", type=click.Choice(LEVELS), help="How well the base must be known.")
 @click.option(
     "--select",
@@ -60,6 +62,7 @@ def _rules(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tup
     metavar="[FORMAT=]FILE",
     help="Write it there; several formats by several of these.",
 )
+@options.offline
 @click.option("--json", "as_json", is_flag=True, help="Short for --format json.")
 def validate(
     adapters: tuple[str, ...],

@@ -149,6 +149,29 @@ class HttpRegistry:
         """Set what is said about a namespace as a whole."""
         return self._send(wire.NamespaceRules, "PUT", f"/namespaces/{namespace}/rules", rules)
 
+    def trusted_publishers(self, namespace: str) -> wire.TrustedPublishers:
+        """Return the jobs of CI that a namespace trusts."""
+        return self._send(wire.TrustedPublishers, "GET", f"/namespaces/{namespace}/publishers")
+
+    def trust(self, namespace: str, request: wire.TrustRequest) -> wire.TrustedPublisher:
+        """Trust a job of CI to push to a namespace."""
+        where = f"/namespaces/{namespace}/publishers"
+        return self._send(wire.TrustedPublisher, "POST", where, request)
+
+    def distrust(self, namespace: str, publisher: int) -> None:
+        """Trust a job no longer."""
+        self._request("DELETE", f"/namespaces/{namespace}/publishers/{publisher}")
+
+    def audience(self) -> str:
+        """Return for whom the registry wants identity tokens made out."""
+        return self._send(wire.Audience, "GET", "/oidc/audience").audience
+
+    def mint_token(self, token: str) -> wire.MintedToken:
+        """Exchange an identity token of CI for a token of the registry."""
+        return self._send(
+            wire.MintedToken, "POST", "/oidc/mint-token", wire.MintRequest(token=token)
+        )
+
     def audit_log(
         self, *, namespace: str | None = None, before: int | None = None, limit: int = 100
     ) -> wire.AuditPage:
@@ -197,7 +220,10 @@ class HttpRegistry:
             )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             message = f"the registry at {self.url} cannot be reached: {error}"
-            hint = "is it running? 'loractl serve' starts one; RANKLOOM_URL or login name another"
+            hint = (
+                "is it running? 'loractl serve' starts one; RANKLOOM_URL or login name another;"
+                " --offline uses what was pulled before"
+            )
             raise RegistryError(message, hint=hint) from error
         if response.is_success:
             return response

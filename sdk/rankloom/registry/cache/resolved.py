@@ -97,8 +97,7 @@ class Resolutions:
         last = max(found, key=lambda one: one.at, default=None)
         if last is None:
             return None
-        answer = last.answer
-        return RecalledVersion(version=answer.version, manifest=answer.manifest, as_of=last.at)
+        return RecalledVersion(**dict(last.answer), as_of=last.at)
 
     def _folder(self, adapter: AdapterName) -> Path:
         key = hashlib.sha256(self._registry.encode()).hexdigest()[:16]
