@@ -78,7 +78,9 @@ def on_disk(path: Path) -> Iterator[None]:
 def _temporary(target: Path) -> Iterator[tuple[IO[bytes], Path]]:
     with on_disk(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=PART, dir=target.parent)
+        # Named after its target, so that whoever finds one left behind knows what it was to be.
+        prefix = f"{PART}{target.name[:80]}-"
+        handle, name = tempfile.mkstemp(prefix=prefix, dir=target.parent)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as stream:

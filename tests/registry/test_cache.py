@@ -204,10 +204,11 @@ def test_leftovers_of_broken_pulls_go_unless_they_are_fresh_or_their_pull_lives(
     parts = [layout.blob(pulled.folder, f"sha256:{text}") for text in digests]
     parts = [path.with_name(f".part-{path.name}") for path in parts]
     notes = [path.with_name(f"{path.name}.note") for path in parts]
-    for path in (*parts, *notes):
+    small = parts[2].with_name(f"{parts[2].name}-abcd")  # as files come that are not resumed
+    for path in (*parts, *notes, small):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"some")
-    for path in (*parts[1:], *notes[1:]):
+    for path in (*parts[1:], *notes[1:], small):
         age(path)
     folder = pulled.folder / f"versions/.sha256-{digests[2]}-abc"
     folder.mkdir()
@@ -219,8 +220,9 @@ def test_leftovers_of_broken_pulls_go_unless_they_are_fresh_or_their_pull_lives(
     assert not parts[1].exists()
     assert not notes[1].exists()
     assert parts[2].exists()
+    assert small.exists()
     puller.close()
-    assert pulled.prune().leftovers == 3
+    assert pulled.prune().leftovers == 4
     assert not folder.exists()
     assert len(names(pulled)) == 2
 
