@@ -7,8 +7,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "tests"))
 
-from bad_inputs.corpus import ALL  # noqa: E402 - the tests are no package that is installed
-from bad_inputs.hands import Hand  # noqa: E402
+from bad_inputs.by_hand import Hand  # noqa: E402 - the tests are no package that is installed
+from bad_inputs.corpus import ALL  # noqa: E402
 from bad_inputs.registries import Served  # noqa: E402
 from bad_inputs.row import FITTED, VALIDATE, Case, Never, Row  # noqa: E402
 
@@ -51,7 +51,8 @@ def _row(number: int, name: str, *cells: str) -> str:
 def _cells(row: Case) -> tuple[str, str, str]:
     """Return what meets a row, its outcome, and what a push does with it."""
     if isinstance(row, Hand):
-        return "a request by hand", _linked(row.answer), ""
+        status = "HTTP " if row.answer.isdecimal() else ""
+        return "a request by hand", status + _linked(row.answer), ""
     if isinstance(row, Served):
         lie = " over a network that lies" if row.lie else ""
         return f"`loractl {_command(row.command)}`{lie}", _outcome(row.rule, row.code), ""

@@ -26,6 +26,7 @@ CRASH = 99
 _MODULES = (
     "loractl.commands.validate",
     "loractl.main",
+    "model_signing.verifying",
     "rankloom.apply.checkpoint",
     "rankloom.base.fingerprint",
     "rankloom.compose.save",

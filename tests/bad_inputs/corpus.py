@@ -1,4 +1,4 @@
-"""The whole corpus, and what may be missing of it."""
+"""The whole corpus."""
 
 from __future__ import annotations
 
@@ -22,6 +22,3 @@ ALL = (*FILES, *registries.ROWS, *hands.ROWS, *NEVER)
 
 NUMBERS = range(1, 93)
 """What the corpus numbers; each has a row at least."""
-
-COMING = frozenset([80])
-"""Numbers of what rankloom does not have yet; a row of them takes it out of here."""

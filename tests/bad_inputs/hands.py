@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import urllib3
 
 from adapter_folder import manifest_of, send
-from bad_inputs.door import EMBEDDED, HTTP
-from bad_inputs.row import Case, Never
+from bad_inputs.by_hand import NAME, Hand, begun, post, put, said
+from bad_inputs.door import HTTP
+from bad_inputs.parts import in_parts, swapped
+from bad_inputs.row import Never
 from folders import adapter
 from rankloom import digest
-from rankloom.errors import RankloomError
 from rankloom.ref import AdapterName
 from rankloom.registry.wire import UploadRequest
 
@@ -23,58 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from bad_inputs.by_hand import Act
     from bad_inputs.door import Door
-    from rankloom.registry.wire import PutTarget, Upload, Version
-
-    Act = Callable[[Door, Path], str]
-
-NAME = AdapterName("default", "name")
-
-
-@dataclass(frozen=True)
-class Hand(Case):
-    """A row that somebody does by hand.
-
-    Attributes:
-        act: does it, and returns what was answered.
-        answer: what the answer must hold.
-        doors: by which doors it can be done.
-    """
-
-    act: Act
-    answer: str
-    doors: tuple[str, ...] = (EMBEDDED, HTTP)
-
-
-def begun(door: Door, place: Path, name: AdapterName = NAME) -> tuple[Upload, dict[str, bytes]]:
-    """Begin to push the usual adapter; give also what should be sent, by digest."""
-    folder = adapter(place / "adapter")
-    request = UploadRequest(manifest=manifest_of(folder))
-    files = {entry.digest: folder / entry.path for entry in request.manifest.files}
-    content = {blob: path.read_bytes() for blob, path in files.items()}
-    return door.registry.open_upload(name, request), content
-
-
-def put(target: PutTarget, data: bytes) -> str:
-    """Send bytes by hand; return the answer, or the empty text where a file is just written."""
-    place = urlsplit(target.url)
-    if place.scheme == "file":
-        from pathlib import Path
-
-        Path(place.path).parent.mkdir(parents=True, exist_ok=True)
-        Path(place.path).write_bytes(data)
-        return ""
-    sent = {**target.headers, "content-length": str(len(data))}
-    answer = urllib3.request("PUT", target.url, body=data, headers=sent, retries=False)
-    return f"{answer.status} {answer.data.decode()}"
-
-
-def said(call: Callable[[], object]) -> str:
-    """Return how a call was refused, or what it gave."""
-    try:
-        return f"accepted: {call()}"
-    except RankloomError as error:
-        return f"{error.http_status} {error.message}"
+    from rankloom.registry.wire import Version
 
 
 def damaged(damage: Callable[[bytes], bytes]) -> Act:
@@ -173,17 +124,6 @@ def called(name: str) -> Act:
     return act
 
 
-def post(door: Door, path: str, body: bytes) -> str:
-    """Send a request that no client of ours sends."""
-    headers = {
-        "Authorization": f"Bearer {door.env['RANKLOOM_TOKEN']}",
-        "Content-Type": "application/json",
-    }
-    url = f"{door.env['RANKLOOM_URL']}/api/v1{path}"
-    answer = urllib3.request("POST", url, body=body, headers=headers, retries=False)
-    return f"{answer.status} {answer.data.decode()}"
-
-
 PATHS = ("../x", "/etc/passwd", "a/../../b", "..\\x", "adapter_config.json\u202egnp", "con")
 
 ROWS = (
@@ -196,6 +136,14 @@ ROWS = (
     Hand(71, "one byte too many", damaged(lambda data: data + b"\0"), "REG001"),
     Hand(71, "no bytes", damaged(lambda data: data[:0]), "REG001"),
     Hand(72, "halves in another order", damaged(halves), "REG001"),
+    Hand(
+        72,
+        "parts in another order",
+        in_parts(swapped),
+        "REG001",
+        (HTTP,),
+    ),
+    Hand(72, "a part is missing", in_parts(lambda parts: parts[:-1]), "422", (HTTP,)),
     *(
         Hand(75, f"the name {ascii(name)[1:-1]}", called(name), "REG003", (HTTP,))
         for name in ("n\u0430me", "%2e%2e", "NAME")

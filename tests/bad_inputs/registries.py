@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from adapter_folder import push
+from adapter_folder import manifest_of, push
 from bad_inputs.door import EMBEDDED, HTTP
 from bad_inputs.row import Case, Row
 from folders import adapter, factors
 from rankloom import digest
 from rankloom.ref import AdapterName
+from rankloom.registry.signatures import sign
+from rankloom.registry.wire import NamespaceRules
+from rankloom.signing.signers import read_signer
+from signing_keys import key_pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = "adapter_model.safetensors"
 PULL = ("pull", "name", "-o", "out")
+SIGNED = (*PULL, "--require-signature", "--key", "ours.pub")
 WIDE = {"model.layers.0.self_attn.q_proj": (2_200_000, 8)}
 """Its B has 17.6 MB: more than one range."""
 
@@ -111,6 +116,28 @@ def check(place: Path) -> None:
     assert not (place / "out").exists()
 
 
+def signed_by(signer: str) -> Make:
+    """Return what pushes an adapter, which somebody signs, and writes the keys of two."""
+
+    def make(door: Door, place: Path) -> None:
+        version = pushed(door, place)
+        for name in ("ours", "theirs"):
+            key_pair(place, name)
+        if signer:
+            manifest = manifest_of(place / "adapter")
+            sign(door.registry, version, manifest, place / f"{signer}.pem")
+
+    return make
+
+
+def demanding(door: Door, place: Path) -> None:
+    """Push an adapter that nobody signed to a namespace that names who must."""
+    _, public = key_pair(place, "ours")
+    rules = NamespaceRules(required_signers=(read_signer(public),))
+    door.registry.set_namespace_rules("default", rules)
+    pushed(door, place)
+
+
 NAMES = ("..", "a/b/c", "%2e%2e", "x" * 300, "n\u0430me", "name\u202e", "con")
 
 NAMED = tuple(
@@ -144,6 +171,10 @@ ROWS = (
         Served(74, f"a store that sends {lie}", large, "REG002", lie=lie, doors=(HTTP,))
         for lie in ("another range", "another size", "bytes of another range")
     ),
+    Served(80, "a version that nobody signed", signed_by(""), "SEC007", SIGNED),
+    Served(80, "a version that another key signed", signed_by("theirs"), "SEC007", SIGNED),
+    Served(80, "a version that the key signed", signed_by("ours"), "", SIGNED, 0),
+    Served(80, "no signature where the namespace names signers", demanding, "SEC007"),
     Served(81, "a name that two namespaces have", namesakes, "REG005", code=2, says="acme/name"),
     Served(91, "the only version is yanked", yanked, "", code=4, says="yanked"),
 )

@@ -13,7 +13,7 @@ from bad_inputs.limits import bounds
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bad_inputs.hands import Hand
+    from bad_inputs.by_hand import Hand
 
 CASES = [(row, door) for row in hands.ROWS for door in row.doors]
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import ValidationError
 
+from bad_inputs.by_hand import post, put
 from bad_inputs.corpus import FILES
 from bad_inputs.door import EMBEDDED, HTTP, opened
-from bad_inputs.hands import post, put
 from bad_inputs.limits import bounds, check_bounds
 from bad_inputs.row import FITTED, PUSH, VALIDATE
 from rankloom import bases, digest
