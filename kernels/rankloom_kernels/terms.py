@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 import torch
 
-from rankloom_kernels.narrow import Narrow, lengths, narrow
+from rankloom_kernels.narrow import Narrow, narrow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,7 +99,8 @@ def fold(
     each = [torch.full(term.b.shape[1:], term.coefficient, dtype=torch.float64) for term in terms]
     coefficients = torch.cat(each).to(raw_b.device)
     b = raw_b.to(dtype) * coefficients.to(dtype)
-    reach = lengths(b, 1) * lengths(a, 0).max()
+    # Not norm(): along the first axis it is thirty times slower.
+    reach = b.square().sum(1).sqrt_() * a.square().sum(0).max().sqrt_()
     folded = Folded(b, a, raw_b, coefficients, reach)
     if for_bfloat16 and dtype == torch.float32:
         alike = len({term.coefficient for term in terms}) == 1
