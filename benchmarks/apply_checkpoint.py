@@ -19,8 +19,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from report import Timing, write
+
+if TYPE_CHECKING:
+    import torch
 
 HIDDEN, INNER, KEYS, RANK = 2048, 5504, 512, 16
 MODULES = {
@@ -92,8 +96,11 @@ def write_base(folder: Path, gigabytes: float) -> None:
     (folder / "config.json").write_text(json.dumps({**CONFIG, "num_hidden_layers": layers}))
 
 
-def write_adapter(folder: Path, base: Path, seed: int) -> None:
-    """Write a rank 16 adapter on every linear module, deltas of about 1 % of the weights."""
+def write_adapter(folder: Path, base: Path, seed: int, dtype: torch.dtype | None = None) -> None:
+    """Write a rank 16 adapter on every linear module, deltas of about 1 % of the weights.
+
+    Its factors are float32, as PEFT's are, or of another dtype.
+    """
     import torch
     from safetensors.torch import save_file
 
@@ -105,7 +112,8 @@ def write_adapter(folder: Path, base: Path, seed: int) -> None:
             name = f"base_model.model.model.layers.{layer}.{module}"
             a = torch.randn(RANK, in_, generator=generator) * 0.01
             b = torch.randn(out, RANK, generator=generator) * 0.002
-            tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = a, b
+            tensors[f"{name}.lora_A.weight"] = a.to(dtype or torch.float32)
+            tensors[f"{name}.lora_B.weight"] = b.to(dtype or torch.float32)
     folder.mkdir()
     save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
     config = {
