@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -16,7 +15,7 @@ import pytest
 
 from adapter_folder import write_adapter, write_base
 from rankloom.client import Client
-from rankloom.manifest import RECORD
+from rankloom.manifest import RECORD, read_record
 from rankloom.registry.cache import layout
 from rankloom.registry.cache.folder import Cache
 from rankloom.registry.cache.holds import Holds
@@ -153,12 +152,13 @@ def test_a_damaged_folder_is_found_though_its_blobs_are_sound(pulled: Cache, dam
     digest = pulled.survey().versions[0].digest
     folder = layout.version(pulled.folder, digest)
     weights, record = folder / "adapter_model.safetensors", folder / RECORD
+    manifest = read_record(folder)
+    assert manifest is not None
     (record if "record" in damage else weights).unlink()
     if damage == "changed":
         weights.write_bytes(b"others")
     elif damage == "record":
-        other = pulled.survey().versions[1].digest
-        shutil.copy(layout.version(pulled.folder, other) / RECORD, record)
+        record.write_bytes(manifest.model_copy(update={"base": None}).record())
     (found,) = pulled.verify(repair=True).damaged
     assert (found.path, found.digest) == (folder, digest)
     assert not folder.exists()
@@ -277,26 +277,37 @@ print(done)
 """
 
 
-def test_pulls_and_prunes_at_once_in_many_processes_lose_nothing(
+PRUNER = """
+import sys, time
+from rankloom.client import Client
+end, removed = time.monotonic() + float(sys.argv[1]), 0
+with Client() as client:
+    while time.monotonic() < end:
+        removed += len(client.cache.prune(max_bytes=1).versions)
+        time.sleep(0.005)
+print(removed)
+"""
+
+
+def test_pulls_prunes_and_checks_at_once_in_many_processes_lose_nothing(
     pulled: Cache, filled: Path
 ) -> None:
-    hashes = [
-        hashlib.sha256(
-            (filled.parent / name / "adapter_model.safetensors").read_bytes()
-        ).hexdigest()
-        for name in ("zh", "qa")
+    weights = [filled.parent / name / "adapter_model.safetensors" for name in ("zh", "qa")]
+    hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in weights]
+    commands = [(PULLER, "2", *hashes)] * 3 + [(PRUNER, "2")] * 2
+    running = [
+        subprocess.Popen([sys.executable, "-c", *command], stdout=subprocess.PIPE)
+        for command in commands
     ]
-    command = [sys.executable, "-c", PULLER, "2", *hashes]
-    pullers = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(3)]
-    removed = 0
-    while any(puller.poll() is None for puller in pullers):
-        removed += len(pulled.prune(max_bytes=1).versions)
-        time.sleep(0.005)
-    said = [puller.communicate()[0] for puller in pullers]
-    assert [puller.returncode for puller in pullers] == [0, 0, 0]
-    assert all(int(done) >= 2 for done in said)
-    assert removed > 0  # they did meet
+    while any(process.poll() is None for process in running):
+        assert pulled.verify().damaged == ()
+        assert len(pulled.survey().versions) <= 2
+    done = [int(process.communicate()[0]) for process in running]
+    assert [process.returncode for process in running] == [0] * 5
+    assert min(done[:3]) >= 2
+    assert sum(done[3:]) > 0  # they did meet
     assert pulled.verify().damaged == ()
+    assert not list((pulled.folder / "holders").glob("*.held"))
 
 
 def test_a_disk_that_takes_no_note_of_a_use_still_gives_what_is_here(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankloom.errors import AdapterError
@@ -10,7 +12,6 @@ from rankloom.manifest import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from rankloom.manifest import Manifest
 
@@ -51,5 +52,22 @@ def manifest(folder: Path) -> Manifest | None:
     """Return the manifest in a version's folder, if it is there and sound."""
     try:
         return read_record(folder)
-    except AdapterError:
+    except (AdapterError, FileNotFoundError):
         return None
+
+
+def stat(path: Path) -> os.stat_result | None:
+    """Return what the system knows of a file, which another process may just have removed."""
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+def files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield every file in a folder, also while others add some and remove some."""
+    for where, _, names in os.walk(folder):
+        for name in names:
+            path = Path(where) / name
+            if found := stat(path):
+                yield path, found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -95,7 +96,7 @@ class _Victims:
 
     def __init__(self, cache: Path, found: Survey, held: Set[str]) -> None:
         self._cache, self._found, self._held = cache, found, held
-        self._kept = {version.digest: version for version in found.versions}
+        self._needed = Counter(blob for version in found.versions for blob in version.blobs)
         self.versions: list[CachedVersion] = []
         self.in_use: list[CachedVersion] = []
         self.blobs: set[str] = set()
@@ -112,25 +113,18 @@ class _Victims:
         if version.digest in self._held:
             self.in_use.append(version)
             return
-        del self._kept[version.digest]
         self.versions.append(version)
-        self.nbytes += self._copies(version)
-        needed = {blob for kept in self._kept.values() for blob in kept.blobs}
-        self.take(blob for blob in version.blobs - needed if blob in self._found.blobs)
-
-    def _copies(self, version: CachedVersion) -> int:
-        """Return the bytes of its folder that are no links to blobs."""
-        folder = layout.version(self._cache, version.digest)
-        return sum(
-            path.stat().st_size
-            for path in folder.rglob("*")
-            if path.is_file() and path.stat().st_nlink == 1
+        self.nbytes += _nbytes(layout.version(self._cache, version.digest))
+        self._needed.subtract(version.blobs)
+        self.take(
+            blob for blob in version.blobs & self._found.blobs.keys() if not self._needed[blob]
         )
 
     def remove(self) -> None:
+        """Remove all that was let go."""
         for version in self.versions:
             _remove(layout.version(self._cache, version.digest))
-            resolved.forget(self._cache, version.digest)
+        resolved.forget(self._cache, {version.digest for version in self.versions})
         for blob in self.blobs:
             _remove(layout.blob(self._cache, blob))
 
@@ -140,18 +134,22 @@ def _leftovers(cache: Path, held: Set[str], before: datetime) -> Iterator[Path]:
     for path in layout.leftovers(cache):
         named = _DIGEST.search(path.name)
         is_held = named is not None and f"sha256:{named[2]}" in held
-        if not is_held and path.stat().st_mtime < before.timestamp():
+        found = layout.stat(path)
+        if found and not is_held and found.st_mtime < before.timestamp():
             yield path
 
 
 def _nbytes(path: Path) -> int:
+    """Return the bytes of a file, or of those in a folder that are no links to others."""
     if path.is_file():
         return path.stat().st_size
-    return sum(inner.stat().st_size for inner in path.rglob("*") if inner.stat().st_nlink == 1)
+    return sum(found.st_size for _, found in layout.files(path) if found.st_nlink == 1)
 
 
 def _remove(path: Path) -> None:
     if path.is_dir():
-        shutil.rmtree(path)
+        away = path.with_name(f".{path.name.lstrip('.')}-removed")
+        path.replace(away)  # so that nobody takes what is left for the whole
+        shutil.rmtree(away)
     else:
         path.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from rankloom.message import Message
 from rankloom.registry.wire import ResolvedVersion
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Set
     from pathlib import Path
 
     from rankloom.ref import AdapterName, VersionRef
@@ -138,11 +138,11 @@ def kept(cache: Path) -> Iterator[Resolution]:
     yield from _read_all(_root(cache), "*/*/*/*.json")
 
 
-def forget(cache: Path, digest: str) -> None:
-    """Drop whatever names a version that was removed from the cache."""
+def forget(cache: Path, digests: Set[str]) -> None:
+    """Drop whatever names versions that were removed from the cache."""
     for path in _root(cache).glob("*/*/*/*.json"):
         said = _read(path)
-        if said is None or said.answer.version.digest == digest:
+        if said is None or said.answer.version.digest in digests:
             path.unlink(missing_ok=True)
 
 

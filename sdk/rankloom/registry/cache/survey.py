@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from rankloom.registry.cache import layout, resolved
 
 if TYPE_CHECKING:
-    from os import stat_result
     from pathlib import Path
 
     from rankloom.manifest import Manifest
@@ -68,7 +67,7 @@ def survey(cache: Path) -> Survey:
     """Look at a cache, which others may be using; nothing is read but names and manifests."""
     blobs = {}
     for digest, path in layout.blobs(cache):
-        if found := _stat(path):
+        if found := layout.stat(path):
             blobs[digest] = (found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
     said: dict[str, list[Resolution]] = defaultdict(list)
     manifests: dict[str, Manifest] = {}
@@ -107,17 +106,9 @@ def _version(
 
 def _nbytes(cache: Path) -> int:
     """Return the bytes of all files; the links of one file count once."""
-    files = {}
-    for room in ("blobs", "versions", "resolved"):
-        for path in (cache / room).rglob("*"):
-            if (found := _stat(path)) and path.is_file():
-                files[found.st_dev, found.st_ino] = found.st_size
-    return sum(files.values())
-
-
-def _stat(path: Path) -> stat_result | None:
-    """Return what the system knows of a file, which another process may just have removed."""
-    try:
-        return path.stat()
-    except FileNotFoundError:
-        return None
+    sizes = {
+        (found.st_dev, found.st_ino): found.st_size
+        for room in ("blobs", "versions", "resolved")
+        for _, found in layout.files(cache / room)
+    }
+    return sum(sizes.values())

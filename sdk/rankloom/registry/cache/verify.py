@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -66,7 +67,11 @@ def verify(
         DiskError: something cannot be read or removed.
     """
     with on_disk(cache):
-        blobs = [(digest, path, path.stat().st_size) for digest, path in layout.blobs(cache)]
+        blobs = [
+            (digest, path, found.st_size)
+            for digest, path in layout.blobs(cache)
+            if (found := layout.stat(path))
+        ]
         tally = Tally(sum(size for _, _, size in blobs), progress)
         damaged: list[Damage] = []
         for digest, path, size in blobs:
@@ -76,7 +81,8 @@ def verify(
         bad = {one.digest for one in damaged}
         versions = list(layout.versions(cache))
         for digest, folder in versions:
-            if fault := _fault(cache, digest, folder, bad):
+            fault = _fault(cache, digest, folder, bad)
+            if fault and folder.is_dir():  # else a prune was faster
                 damaged.append(Damage(folder, digest, fault))
         if repair:
             for one in damaged:
@@ -90,10 +96,11 @@ def _fault(cache: Path, digest: str, folder: Path, bad: set[str]) -> str:
     if manifest is None or manifest.digest != digest:
         return f"no {RECORD} of this version"
     for entry in manifest.files:
-        path, blob = folder / entry.path, layout.blob(cache, entry.digest)
-        if not path.is_file():
+        path = folder / entry.path
+        here, blob = layout.stat(path), layout.stat(layout.blob(cache, entry.digest))
+        if here is None:
             return f"no {entry.path}"
-        if blob.exists() and path.samefile(blob):
+        if blob and os.path.samestat(here, blob):
             if entry.digest in bad:
                 return f"{entry.path} is the damaged blob"
         elif found := _other(path, entry.digest):
