@@ -46,7 +46,7 @@ def upgrade() -> None:
         "minted_token",
         sa.Column("token_id", sa.Integer(), nullable=False),
         sa.Column("publisher_id", sa.Integer(), nullable=False),
-        sa.PrimaryKeyConstraint("token_id", name=op.f("pk_minted_token")),
+        sa.PrimaryKeyConstraint("token_id", "publisher_id", name=op.f("pk_minted_token")),
         sa.ForeignKeyConstraint(
             ["token_id"], ["api_token.id"], name=op.f("fk_minted_token_token_id")
         ),

@@ -10,9 +10,21 @@ from fastapi import FastAPI
 from rankloom_server import problems, traces
 from rankloom_server.metrics import Metrics
 from rankloom_server.middleware import BodyLimit, RequestContext
+from rankloom_server.oidc.exchange import Exchange
+from rankloom_server.quick import QuickResolve
 from rankloom_server.rates import Rates
 from rankloom_server.rounds import Rounds
-from rankloom_server.routes import access, adapters, bases, blobs, health, parts, uploads, versions
+from rankloom_server.routes import (
+    access,
+    adapters,
+    bases,
+    blobs,
+    health,
+    oidc,
+    parts,
+    uploads,
+    versions,
+)
 from rankloom_server.under_way import UnderWay
 from rankloom_server.wiring import open_service
 
@@ -50,12 +62,15 @@ def create_app(settings: Settings) -> FastAPI:
     end_traces = traces.start(app, service.engine)
     app.state.under_way = UnderWay()
     app.state.rates = Rates(settings.requests_per_minute)
+    app.state.exchange = Exchange(settings)
     problems.install(app)
     app.add_middleware(BodyLimit)
+    app.add_middleware(QuickResolve, engine=service.engine, rates=app.state.rates)
     # The last one added is the outermost.
     app.add_middleware(RequestContext, metrics=app.state.metrics)
     for router in (adapters.router, uploads.router, bases.router, access.router, versions.router):
         app.include_router(router, prefix=API)
+    app.include_router(oidc.router, prefix=API)
     app.include_router(blobs.router)
     app.include_router(parts.router)
     app.include_router(health.router)

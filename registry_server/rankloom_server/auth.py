@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
 PREFIX = "rl_"
 _LOGIN = "'loractl login' keeps a token; the server shows the first one when it first starts"
-_USE_NOTED_EVERY = timedelta(minutes=1)  # a write for every request would cost more than it tells
+USE_NOTED_EVERY = timedelta(minutes=1)  # a write for every request would cost more than it tells
+
+
+def fresh() -> str:
+    """Return a new secret of 256 bits, with a prefix that scanners for secrets find."""
+    return PREFIX + secrets.token_urlsafe(32)
 
 
 def create(
@@ -44,9 +49,9 @@ def create(
     if not wanted or (expires_at is not None and expires_at <= datetime.now(UTC)):
         message = f"token {name} could be used for nothing"
         raise RefError(message, hint="give at least one scope, and an end that is still to come")
-    token = PREFIX + secrets.token_urlsafe(32)
+    token = fresh()
     with db.write(engine) as connection:
-        if not _insert(connection, name, token, wanted, expires_at):
+        if insert(connection, name, token, wanted, expires_at) is None:
             message = f"there is a token {name} already"
             raise ConflictError(message, hint="names of revoked tokens are not used again either")
         detail = {"grants": sorted(map(str, wanted)), "expires_at": str(expires_at or "never")}
@@ -56,23 +61,24 @@ def create(
 
 def create_first(engine: sa.Engine) -> str | None:
     """Make a token that may do everything if there is none yet at all, and return it."""
-    token = PREFIX + secrets.token_urlsafe(32)
+    token = fresh()
     with db.write(engine) as connection:
         if connection.execute(sa.select(TOKEN.c.id).limit(1)).first() is not None:
             return None
-        if not _insert(connection, "admin", token, LOCAL.grants, None):
+        if insert(connection, "admin", token, LOCAL.grants, None) is None:
             return None
         audit.record(connection, LOCAL, "token.create", subject="admin")
     return token
 
 
-def _insert(
+def insert(
     connection: sa.Connection,
     name: str,
     token: str,
     grants: frozenset[Grant],
     expires_at: datetime | None,
-) -> bool:
+) -> int | None:
+    """Write a token in a transaction; return its id, ``None`` if there is one of this name."""
     # Several servers may start at the same time: the name decides which one makes the first token.
     values = {
         "name": name,
@@ -82,14 +88,14 @@ def _insert(
     }
     statement = db.insert(connection, TOKEN).values(**values)
     statement = statement.on_conflict_do_nothing(index_elements=[TOKEN.c.name])
-    made = connection.execute(statement.returning(TOKEN.c.id)).scalar()
+    made: int | None = connection.execute(statement.returning(TOKEN.c.id)).scalar()
     if made is not None:
         rows = [
             {"token_id": made, "scope": grant.scope.value, "namespace": grant.namespace}
             for grant in sorted(grants)
         ]
         connection.execute(sa.insert(TOKEN_GRANT), rows)
-    return made is not None
+    return made
 
 
 def revoke(engine: sa.Engine, name: str, actor: Actor = LOCAL) -> bool:
@@ -146,7 +152,7 @@ def identify(engine: sa.Engine, token: str | None, request_id: str | None = None
     if not rows or (rows[0].expires_at is not None and rows[0].expires_at <= now):
         message = "the token is unknown, revoked or expired"
         raise AuthError(message, hint=_LOGIN)
-    if rows[0].last_used_at is None or rows[0].last_used_at < now - _USE_NOTED_EVERY:
+    if rows[0].last_used_at is None or rows[0].last_used_at < now - USE_NOTED_EVERY:
         with db.write(engine) as connection:
             used = sa.update(TOKEN).where(TOKEN.c.id == rows[0].id).values(last_used_at=now)
             connection.execute(used)

@@ -123,6 +123,7 @@ class VersionRow(SQLModel, table=True):
     deprecated: str | None = Field(default=None, sa_type=sa.Text)
     labels: dict[str, Any] = Field(sa_type=sa.JSON, sa_column_kwargs={"server_default": "{}"})
     metrics: dict[str, Any] = Field(sa_type=sa.JSON, sa_column_kwargs={"server_default": "{}"})
+    probe: dict[str, Any] | None = Field(default=None, sa_type=sa.JSON(none_as_null=True))
     rank: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     module_count: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
 
@@ -314,12 +315,12 @@ class TrustedPublisherRow(SQLModel, table=True):
 
 
 class MintedTokenRow(SQLModel, table=True):
-    """A token that was made for a trusted publisher; it is forgotten when it has expired."""
+    """A token and who got it: a job that namespaces trust; forgotten when it has expired."""
 
     __tablename__ = "minted_token"
 
     token_id: int = Field(foreign_key="api_token.id", primary_key=True)
-    publisher_id: int = Field(foreign_key="trusted_publisher.id", index=True)
+    publisher_id: int = Field(foreign_key="trusted_publisher.id", primary_key=True, index=True)
 
 
 class ShownTokenRow(SQLModel, table=True):

@@ -16,6 +16,7 @@ from rankloom_server import (
     db,
     namesakes,
     namespaces,
+    publishers,
     remarks,
     search,
     signatures,
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
         SignedVersion,
         TokenRecord,
         TokenRequest,
+        TrustedPublisher,
+        TrustedPublishers,
+        TrustRequest,
         Upload,
         UploadRequest,
         Version,
@@ -215,6 +219,21 @@ class Service:
         """Set what is said about a namespace as a whole."""
         with db.write(self.engine) as connection:
             return namespaces.put(connection, self.actor, namespace, rules)
+
+    def trusted_publishers(self, namespace: str) -> TrustedPublishers:
+        """Return the jobs of CI that a namespace trusts."""
+        with db.read(self.engine) as connection:
+            return publishers.list_all(connection, namespace)
+
+    def trust(self, namespace: str, request: TrustRequest) -> TrustedPublisher:
+        """Trust a job of CI to push to a namespace."""
+        with db.write(self.engine) as connection:
+            return publishers.trust(connection, self.actor, namespace, request)
+
+    def distrust(self, namespace: str, publisher: int) -> None:
+        """Trust a job no longer."""
+        with db.write(self.engine) as connection:
+            publishers.distrust(connection, self.actor, namespace, publisher)
 
     def audit_log(
         self, *, namespace: str | None = None, before: int | None = None, limit: int = 100

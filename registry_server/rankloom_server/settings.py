@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from rankloom.message import Name
+from rankloom_server.oidc.issuer import KNOWN, Issuer, check_address
 from rankloom_server.store.interface import URL_SECONDS
 
 _STORE = re.compile(r"local|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[\w./-]+)?", re.ASCII)
@@ -42,6 +44,11 @@ class Settings(BaseSettings):
         log: lines for people (``text``), or one JSON object a line (``json``).
         collect_hours: how many hours lie between two garbage collections by this server; 0 means it
             makes none.
+        oidc_issuers: those who vouch for jobs of CI, by name: ``{"url": …, "claims": "github"}`` or
+            ``"gitlab"``, which says in whose form their tokens are.
+        oidc_audience: for whom identity tokens must be made out; without it ``public_url``, else
+            ``rankloom``.
+        oidc_http: issuers on this machine may be reached without TLS, for tests.
         url_seconds: how long the URLs of blobs are good for.
     """
 
@@ -62,4 +69,13 @@ class Settings(BaseSettings):
     requests_per_minute: int = Field(default=0, ge=0)
     log: Literal["text", "json"] = "text"
     collect_hours: float = Field(default=6, ge=0)
+    oidc_issuers: dict[Name, Issuer] = KNOWN
+    oidc_audience: str = ""
+    oidc_http: bool = False
     url_seconds: int = Field(default=URL_SECONDS, ge=60, le=_DAY)
+
+    @model_validator(mode="after")
+    def _issuers_can_be_trusted(self) -> Self:
+        for issuer in self.oidc_issuers.values():
+            check_address(issuer.url, http=self.oidc_http)
+        return self

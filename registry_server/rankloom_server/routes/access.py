@@ -1,10 +1,10 @@
-"""Tokens, the rules of namespaces, and the audit log."""
+"""Tokens, whom namespaces trust, their rules, and the audit log."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 
 from rankloom import ref as refs
 from rankloom.registry import wire
@@ -12,6 +12,7 @@ from rankloom_server.access import EVERYWHERE, Scope
 from rankloom_server.audit import MAX_PAGE
 from rankloom_server.auth import authorise
 from rankloom_server.routes.deps import Admin
+from rankloom_server.routes.oidc import ExchangeDep
 
 router = APIRouter(tags=["access"])
 Before = Annotated[int | None, Query(ge=1, lt=1 << 63)]
@@ -49,6 +50,30 @@ def set_namespace_rules(
 ) -> wire.NamespaceRules:
     """Set what is said about a namespace as a whole."""
     return service.set_namespace_rules(refs.check_name(namespace, "namespace"), body)
+
+
+@router.get("/namespaces/{namespace}/publishers")
+def trusted_publishers(service: Admin, namespace: str) -> wire.TrustedPublishers:
+    """List the jobs of CI that a namespace trusts."""
+    return service.trusted_publishers(refs.check_name(namespace, "namespace"))
+
+
+@router.post("/namespaces/{namespace}/publishers", status_code=201)
+def trust(
+    service: Admin, exchange: ExchangeDep, namespace: str, body: wire.TrustRequest
+) -> wire.TrustedPublisher:
+    """Trust a job of CI to push to a namespace; the same again changes nothing."""
+    exchange.check_issuer(body.issuer)
+    return service.trust(refs.check_name(namespace, "namespace"), body)
+
+
+@router.delete("/namespaces/{namespace}/publishers/{publisher}", status_code=204)
+def distrust(
+    service: Admin, namespace: str, publisher: Annotated[int, Path(ge=1, lt=1 << 31)]
+) -> Response:
+    """Trust a job no longer; tokens that were made for it end at once."""
+    service.distrust(refs.check_name(namespace, "namespace"), publisher)
+    return Response(status_code=204)
 
 
 @router.get("/namespaces/{namespace}/audit")

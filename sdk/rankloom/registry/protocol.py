@@ -23,6 +23,9 @@ if TYPE_CHECKING:
         SignedVersion,
         TokenList,
         TokenRequest,
+        TrustedPublisher,
+        TrustedPublishers,
+        TrustRequest,
         Upload,
         UploadRequest,
         Version,
@@ -106,6 +109,15 @@ class Registry(Protocol):
 
     def set_namespace_rules(self, namespace: str, rules: NamespaceRules) -> NamespaceRules:
         """Set what is said about a namespace as a whole."""
+
+    def trusted_publishers(self, namespace: str) -> TrustedPublishers:
+        """Return the jobs of CI that a namespace trusts, oldest first."""
+
+    def trust(self, namespace: str, request: TrustRequest) -> TrustedPublisher:
+        """Trust a job of CI to push to a namespace; the same again changes nothing."""
+
+    def distrust(self, namespace: str, publisher: int) -> None:
+        """Trust a job no longer; tokens that were made for it end at once."""
 
     def audit_log(
         self, *, namespace: str | None = None, before: int | None = None, limit: int = 100

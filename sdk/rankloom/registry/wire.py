@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AwareDatetime,
@@ -23,6 +23,7 @@ from rankloom.signing.bundle import MAX_BYTES
 from rankloom.signing.signers import Signer
 
 Word = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
 LabelValue = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00]+$")]
 MAX_PARTS = 10_000
 """As many parts as S3 takes for one object."""
@@ -101,11 +102,41 @@ class Version(Message):
         return f"{self.adapter}@{self.digest}"
 
 
+class Probe(Message):
+    """What a base answered with an adapter when it was pushed, to be asked again later.
+
+    Attributes:
+        what: logits; of a model without a head, the last hidden state.
+        tokens: what it was asked with.
+        base: digest of the base's values at level ``bf16``.
+        dtype: what it computed in.
+        top: largest values of the last token's answer, each behind its place.
+        norm: Frobenius norm of the answer to all tokens.
+        effect: the largest change that the adapter made to any value.
+        tolerance: how far another answer may be, of the largest value and of the norm.
+    """
+
+    what: Literal["logits", "last hidden state"]
+    tokens: Annotated[tuple[TokenId, ...], Field(min_length=1, max_length=64)]
+    base: Digest
+    dtype: Literal["float32"] = "float32"
+    top: Annotated[tuple[tuple[TokenId, FiniteFloat], ...], Field(min_length=1, max_length=64)]
+    norm: FiniteFloat
+    effect: FiniteFloat
+    tolerance: FiniteFloat
+
+    @property
+    def limit(self) -> float:
+        """How far a single value may be from the recorded one."""
+        return self.tolerance * max(abs(value) for _, value in self.top)
+
+
 class ResolvedVersion(Message):
-    """A version together with its manifest: all that a pull needs."""
+    """A version with its manifest, all that a pull needs, and its probe, if there is one."""
 
     version: Version
     manifest: Manifest
+    probe: Probe | None = None
 
 
 class AdapterRecord(Message):
@@ -257,11 +288,13 @@ class Remarks(Message):
         deprecated: why it should not be used any more, ``None`` if it may.
         labels: names and values to search by.
         metrics: names and numbers, e.g. of an evaluation.
+        probe: what a base answers with it.
     """
 
     deprecated: str | None = Field(default=None, min_length=1, max_length=1000)
     labels: dict[Name, LabelValue] = Field(default_factory=dict, max_length=64)
     metrics: dict[Name, FiniteFloat] = Field(default_factory=dict, max_length=256)
+    probe: Probe | None = None
 
 
 class TokenRequest(Message):
@@ -320,6 +353,66 @@ class NamespaceRules(Message):
     protected_aliases: tuple[Name, ...] = ()
     quota_bytes: int | None = Field(default=None, ge=0, lt=1 << 62)
     required_signers: Annotated[tuple[Signer, ...], Field(max_length=20)] = ()
+
+
+class TrustRequest(Message):
+    """Trust a job of CI to push to a namespace.
+
+    Attributes:
+        issuer: who vouches for the job: ``github``, ``gitlab``, or what the server is set to know.
+        repository: where the job's workflow lies, e.g. ``acme/adapters``.
+        workflow: its file: ``publish.yml`` of GitHub's ``.github/workflows``, or GitLab's
+            ``.gitlab-ci.yml`` with its path.
+        environment: the job's environment; empty: whatever it is.
+    """
+
+    issuer: Name
+    repository: Annotated[
+        str, StringConstraints(max_length=255, pattern=r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)+$")
+    ]
+    workflow: Annotated[
+        str, StringConstraints(max_length=255, pattern=r"^[A-Za-z0-9._/-]*\.ya?ml$")
+    ]
+    environment: Annotated[str, StringConstraints(max_length=255, pattern=r"^[^\x00]*$")] = ""
+
+
+class TrustedPublisher(TrustRequest):
+    """A job of CI that is trusted to push to a namespace.
+
+    ``repository_id`` is the issuer's number of the repository, as the first job told it: whoever
+    takes the name when it is given up has another.
+    """
+
+    id: int
+    namespace: str
+    repository_id: str | None = None
+    created_at: datetime
+
+
+class TrustedPublishers(Message):
+    """All that a namespace trusts, oldest first."""
+
+    items: tuple[TrustedPublisher, ...]
+
+
+class Audience(Message):
+    """For whom an identity token must be made out."""
+
+    audience: str
+
+
+class MintRequest(Message):
+    """Exchange an identity token (a JWT) of CI for a token of the registry."""
+
+    token: Annotated[str, StringConstraints(min_length=1, max_length=1 << 14)]
+
+
+class MintedToken(Message):
+    """A token of the registry for one job; it ends by itself."""
+
+    success: bool = True
+    token: str
+    expires_at: datetime
 
 
 class SignatureRequest(Message):
