@@ -7,8 +7,8 @@ other client does. The others have what they need without asking: boto3's Transf
 key, plain clients of four workers presigned URLs, for a large blob of its parts of 16 MiB. Those do
 not sign checksums, so the store takes whatever they send.
 
-Every run is checked by reading the blobs back and hashing them. ``transfer_up.py MIB COUNT RUNS``
-sends less, where time is short.
+Every run is checked by reading the blobs back and hashing them. ``transfer_up.py large 2 4`` is
+one of the cases, ``large`` or ``many``, in two runs of each client, with a fourth of its bytes.
 """
 
 import hashlib
@@ -29,26 +29,26 @@ from report import write
 from transfer import MEMORY, MIB, RUNS, WORKERS, Client, Plan, blob, child, compare, seaweedfs
 
 PART = 16 * MIB
+CASES = {"large": (1, 1024 * MIB), "many": (200, 8 * MIB)}
 FILES = 50
 """Files of one version: a manifest has 64 at most."""
 
 
 def main() -> None:
-    """Measure every client on both cases; print and write the table."""
-    given = [int(text) for text in sys.argv[1:]] or [1024, 200, RUNS]
-    cases = {f"1 x {given[0]} MiB": (1, given[0] * MIB), f"{given[1]} x 8 MiB": (given[1], 8 * MIB)}
-    results: dict[str, dict[str, dict[str, float]]] = {}
-    for case, (count, size) in cases.items():
-        if not count or not size:
-            continue
-        with tempfile.TemporaryDirectory(dir=MEMORY) as name, site(Path(name)) as plan:
-            folder = Path(name) / "blobs"
-            folder.mkdir()
-            plan |= {"size": size, "folder": str(folder)}
-            plan["digests"] = [blob(folder, size) for _ in range(count)]
-            results[case] = compare(plan, tuple(CLIENTS), count * size, given[2])
-            print(case, json.dumps(results[case], indent=1), flush=True)
-    print(write("transfer_up", results, ("rankloom", "urllib3", "boto3")))
+    """Measure every client on one case; print and write the table."""
+    case, *numbers = sys.argv[1:]
+    runs, share = [*map(int, numbers), *(RUNS, 1)[len(numbers) :]]
+    count, size = CASES[case]
+    count, size = max(1, count // share), size if count > 1 else size // share
+    with tempfile.TemporaryDirectory(dir=MEMORY) as place, site(Path(place)) as plan:
+        folder = Path(place) / "blobs"
+        folder.mkdir()
+        plan |= {"size": size, "folder": str(folder)}
+        plan["digests"] = [blob(folder, size) for _ in range(count)]
+        found = compare(plan, tuple(CLIENTS), count * size, runs)
+    print(json.dumps(found, indent=1), flush=True)
+    results = {f"{count} x {size // MIB} MiB": found, "runs": runs}
+    print(write(f"transfer_up_{case}", results, ("rankloom", "urllib3", "boto3")))
 
 
 @contextmanager

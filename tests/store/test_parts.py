@@ -1,23 +1,27 @@
 """Blobs in parts, one contract for every store that clients reach over a network."""
 
 import os
+import shutil
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import urllib3
+from botocore.exceptions import ClientError
 
 from rankloom import digest as digests
-from rankloom.errors import RegistryError, UploadCorruptError
+from rankloom.errors import NotFoundError, RegistryError, UploadCorruptError
 from rankloom.registry import parts, sending
 from rankloom.registry.connection import Span
 from rankloom.registry.tally import Tally
 from rankloom.registry.wire import LargeBlob, MissingParts, PartsRequest, PartTarget
 from rankloom_server.store.interface import Assembly, Parting, Store
 from rankloom_server.store.local import LocalStore
+from rankloom_server.store.s3 import S3Store
 
 PART = 5 << 20  # S3 takes no smaller ones
 BLOB = os.urandom(2 * PART + 12345)
@@ -44,6 +48,9 @@ def source(tmp_path: Path) -> Path:
     path = tmp_path / "source"
     path.write_bytes(BLOB)
     return path
+
+
+MakeStore = Callable[..., Store]
 
 
 def missing(store: Store, declared: list[str] = PARTS) -> dict[int, PartTarget]:
@@ -257,3 +264,58 @@ def test_small_blobs_go_whole_and_so_do_all_between_folders(tmp_path: Path) -> N
     parting = Parting(beyond=100, size=10)
     assert (parting.of(100), parting.of(101)) == (None, 10)
     assert LocalStore(tmp_path, parting=parting).part_bytes(101) is None
+
+
+def test_a_part_that_comes_after_the_end_is_told_so(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+
+    def chunks() -> Iterator[bytes]:
+        yield BLOB[:PART]
+        shutil.rmtree(tmp_path / "parts")  # as who puts the blob together does
+
+    with pytest.raises(NotFoundError, match="nobody waits"):
+        store.put_part(DIGEST, PARTS[0], PART, chunks())
+
+
+class Refusing:
+    """S3's client, whose first completion ends in an error, done or not done."""
+
+    def __init__(self, inner: object, code: str, *, done: bool) -> None:
+        self._inner, self._code, self._done = inner, code, done
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+    def complete_multipart_upload(self, **given: object) -> None:
+        if self._done:
+            self._inner.complete_multipart_upload(**given)  # type: ignore[attr-defined]
+        raise ClientError({"Error": {"Code": self._code}}, "CompleteMultipartUpload")
+
+
+def test_a_completion_whose_answer_was_lost_is_one(make_store: MakeStore, source: Path) -> None:
+    store = make_store("moto")
+    assert isinstance(store, S3Store)
+    lost = replace(store, client=Refusing(store.client, "NoSuchUpload", done=True))
+    door = Door(lost)
+    send(door, source)
+    assert door.asked == [(1, 2, 3), ()]
+    assert b"".join(store.read(DIGEST)) == BLOB
+
+
+@pytest.mark.parametrize("code", ["InvalidPart", "ConditionalRequestConflict"])
+def test_an_upload_that_cannot_be_completed_gives_way(
+    make_store: MakeStore, source: Path, code: str
+) -> None:
+    store = make_store("moto")
+    assert isinstance(store, S3Store)
+    for part in missing(store).values():
+        assert put(source, part)
+    refusing = replace(store, client=Refusing(store.client, code, done=False))
+    if code == "InvalidPart":
+        assert set(missing(refusing)) == {1, 2, 3}, "it begins anew"
+    else:
+        with pytest.raises(RegistryError, match="ended by others"):
+            missing(refusing)
+    assert store.size(DIGEST) is None
+    send(Door(store), source)
+    assert b"".join(store.read(DIGEST)) == BLOB

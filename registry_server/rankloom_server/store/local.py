@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 
 from rankloom.digest import CHUNK
 from rankloom.errors import (
+    DiskError,
     ForbiddenError,
     NotFoundError,
     RegistryError,
@@ -175,10 +176,17 @@ class LocalStore:
         """Keep one part of a blob, if its bytes are those of its digest.
 
         Raises:
+            NotFoundError: the blob was put together or given up meanwhile.
             UploadCorruptError: they are others; nothing is kept.
         """
         target = self._part(digest, part)
-        write_verified(chunks, target, digest=part, size=size, error=UploadCorruptError)
+        try:
+            write_verified(chunks, target, digest=part, size=size, error=UploadCorruptError)
+        except DiskError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            message = f"nobody waits for parts of blob {digest} any more"
+            raise NotFoundError(message, hint="ask the registry which are missing") from error
 
     def _part(self, digest: str, part: str) -> Path:
         return self.root / part_key(self.namespace, digest, part)

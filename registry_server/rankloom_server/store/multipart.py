@@ -28,6 +28,7 @@ _SPOILT = frozenset(["InvalidPart", "InvalidPartOrder", "EntityTooSmall", "BadDi
 ABSENT = frozenset(["404", "NoSuchKey", "NotFound"])
 # 412: the blob is there; 409: another writer of the same blob is about to finish, or to remove it.
 ALREADY_THERE = frozenset(["PreconditionFailed", "ConditionalRequestConflict", "412", "409"])
+_ENDED = ALREADY_THERE | {_GONE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +66,11 @@ class Multipart:
                     return ()
             except ClientError as error:
                 code = error_code(error)
-                if code in ALREADY_THERE and self._is_stored():
+                if code in _ENDED and not replace and self._is_stored():
                     return ()  # somebody else was first; what is stored is verified in any case
                 if code in _SPOILT:
                     self.abort(upload)
-                elif code != _GONE and code not in ALREADY_THERE:
+                elif code not in _ENDED:
                     raise
                 continue
             absent = [number for number in range(1, len(parts) + 1) if number not in there]
