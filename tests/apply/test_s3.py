@@ -11,7 +11,7 @@ from rankloom.apply import s3
 from rankloom.apply.s3_output import S3Output
 from rankloom.apply.staged import S3Stage
 from rankloom.composition import Composition, compose
-from rankloom.errors import BaseError, ConflictError, RefError
+from rankloom.errors import BaseError, ConflictError, IntegrityError, RefError
 from s3_cases import contents, local, new_url, uploaded
 from servers import BUCKET
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from rankloom.apply.staged import Staged
     from rankloom.apply.steps import ShardPlan
+    from rankloom.apply.transfer import Source
 
 pytestmark = [
     pytest.mark.services,
@@ -47,6 +48,7 @@ def test_from_s3_to_s3_the_bytes_are_those_of_folders(
     composition.apply_to(tmp_path / "base", tmp_path / "out", dtype=dtype)
     url, target = uploaded(client, tmp_path / "base"), new_url()
     report = composition.apply_to(url, target, dtype=dtype)
+    assert report.replayed == report.targets
     assert contents(client, target) == local(tmp_path / "out")
     assert report.nbytes == sum(map(len, local(tmp_path / "out").values()))
     composition.apply_to(url, tmp_path / "here", dtype=dtype)
@@ -213,3 +215,27 @@ def test_a_base_that_is_written_to_meanwhile_is_refused(
 
     with pytest.raises(BaseError, match="another file than when the work was planned"):
         composition.apply_to(url, new_url(), workers=1, progress=overwrite)
+
+
+def test_what_was_uploaded_wrong_is_found(
+    tmp_path: Path,
+    client: S3Client,
+    composition: Composition,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url, target = uploaded(client, tmp_path / "base"), new_url()
+    real = s3.S3Sink.write_at
+
+    def write_at(sink: s3.S3Sink, data: memoryview, offset: int) -> None:
+        real(sink, memoryview(bytes(data)[::-1]), offset)
+
+    def copy_from(sink: s3.S3Sink, source: Source, start: int, offset: int, count: int) -> None:
+        buffer = memoryview(bytearray(count))
+        source.read_into(buffer, start)
+        real(sink, buffer, offset)
+
+    monkeypatch.setattr(s3.S3Sink, "write_at", write_at)
+    monkeypatch.setattr(s3.S3Sink, "copy_from", copy_from)  # headers stay as they are
+    with pytest.raises(IntegrityError, match="MRG009"):
+        composition.apply_to(url, target)
+    assert not contents(client, target)

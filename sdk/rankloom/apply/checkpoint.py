@@ -30,7 +30,6 @@ from rankloom.apply.steps import plan_shard
 from rankloom.apply.tasks import ShardTask, versions
 from rankloom.apply.workers import processor
 from rankloom.change.dtypes import CODES, FLOATS
-from rankloom.change.threads import one_thread
 from rankloom.digest import of_bytes, of_json
 from rankloom.errors import BaseError, RankloomWarning, RefError
 from rankloom.files import check_output
@@ -80,8 +79,7 @@ def apply_to_checkpoint(
         base: the checkpoint to read.
         changes: what is added to which parameter.
         out: the folder to make, or ``s3://bucket/prefix``.
-        origin: where the base's tensors are, if not in its folder; if that, or the output, is S3,
-            nothing is read again and compared.
+        origin: where the base's tensors are, if not in its folder.
         expected: identity of the base that the changes were made for.
         found: identity of ``base``.
         dtype: ``"float32"``, ``"bfloat16"``, …: convert all floating tensors; default: keep.
@@ -132,7 +130,9 @@ def apply_to_checkpoint(
         unchanged = tuple(sorted([name for one in written for name in one.unchanged]))
         if not allow_no_effect:
             check_effect(placed, unchanged)
-        replayed = 0 if origin.is_remote or is_s3(out) else _replay(placed, output.content, seed)
+        remote = origin.is_remote or is_s3(out)
+        with origin.open() as before, output.open() as after:
+            replayed = replay(placed, plans, before, after, seed, remote=remote)
         nbytes = sum(path.stat().st_size for path in output.content.iterdir())
         if is_s3(out):
             nbytes += sum(plan.nbytes for plan in plans)
@@ -167,11 +167,6 @@ def _output(
     if is_s3(out):
         return s3_output(str(out), identity, hashes=hashes)
     return partial_output(Path(out), identity, hashes=hashes)
-
-
-def _replay(placed: Sequence[Placed], folder: Path, seed: str) -> int:
-    with one_thread():  # its operations are small, and would wait for each other's threads
-        return replay(placed, folder, seed)
 
 
 def _plan(

@@ -13,6 +13,8 @@ from typing import IO, TYPE_CHECKING, Any
 from uuid import uuid4
 
 from rankloom.apply.staged import Finished, FolderStage
+from rankloom.apply.stores import Sources
+from rankloom.apply.transfer import LocalSource
 from rankloom.errors import ConflictError
 from rankloom.files import check_output
 
@@ -75,6 +77,10 @@ class Partial:
         one = Finished.of(staged, _time(path))
         self._write(asdict(one))
         self._finished[one.name] = one
+
+    def open(self) -> Sources:
+        """Return the complete files, to read them again."""
+        return Sources(lambda path: LocalSource(self.content / path.name))
 
     def _write(self, line: dict[str, Any]) -> None:
         self._journal.write(json.dumps(line) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,24 +12,37 @@ from rankloom.adapter.change import Computed, ExpertLowRank, LowRank
 from rankloom.apply.dense import Slabs
 from rankloom.change.dtypes import FLOATS
 from rankloom.change.formula import ByRows, Product
-from rankloom.change.read import read_box
 from rankloom.change.replay import check_tile, draw, half_unit, sample
+from rankloom.change.threads import one_thread
 from rankloom.errors import AdapterError, BaseError
-from rankloom.tensorfile.header import read_header
+from rankloom.tensorfile.header import LENGTH_BYTES, header_length, parse_header
 from rankloom.tensorfile.index import spans
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from rankloom.apply.placed import Placed
-    from rankloom.tensorfile.header import TensorEntry
+    from rankloom.apply.steps import ShardPlan
+    from rankloom.apply.stores import Sources
+    from rankloom.tensorfile.header import Header, TensorEntry
 
 SHARE = 20
 """Of changes that cannot be computed in part, one in so many is computed again."""
 
 
-def replay(placed: Sequence[Placed], folder: Path, seed: str) -> int:
+AT_ONCE = 16
+"""Reads that wait for each other's answers, where a base or an output is far away."""
+
+
+def replay(
+    placed: Sequence[Placed],
+    plans: Sequence[ShardPlan],
+    base: Sources,
+    output: Sources,
+    seed: str,
+    *,
+    remote: bool = False,
+) -> int:
     """Compare one tile of each changed tensor with what its adapters give in float64.
 
     The written files and the base are read again, and the sum goes another way than it did: not
@@ -37,8 +51,11 @@ def replay(placed: Sequence[Placed], folder: Path, seed: str) -> int:
 
     Args:
         placed: what was changed.
-        folder: where the new checkpoint was written.
+        plans: of all files.
+        base: the base's files.
+        output: the written ones.
         seed: what decides which tiles.
+        remote: one of the two is far away.
 
     Returns:
         The number of tensors that were looked into.
@@ -46,13 +63,25 @@ def replay(placed: Sequence[Placed], folder: Path, seed: str) -> int:
     Raises:
         IntegrityError: a value is another than it may be.
     """
-    files = sorted(folder.glob("*.safetensors"))
-    headers = [read_header(path, error=BaseError) for path in files]
+    headers = [_header(plan, output) for plan in plans]
     written = {name: entry for header in headers for name, entry in header.tensors.items()}
+
+    def check(item: Placed) -> None:
+        _check(item, written[item.name], base, output, seed)
+
     chosen = _chosen(placed, seed)
-    for item in chosen:
-        _check(item, written[item.name], seed)
-    return len(chosen)
+    with one_thread(), ThreadPoolExecutor(AT_ONCE if remote else 1) as pool:
+        return sum(1 for _ in pool.map(check, chosen))
+
+
+def _header(plan: ShardPlan, output: Sources) -> Header:
+    """Return the header that was written."""
+    path, count = plan.new.path, LENGTH_BYTES
+    for _ in range(2):  # its length, then all of it
+        prefix = bytearray(count)
+        output.open(path).read_into(memoryview(prefix), 0)
+        count = LENGTH_BYTES + header_length(bytes(prefix), plan.nbytes, path, error=BaseError)
+    return parse_header(bytes(prefix), plan.nbytes, path, error=BaseError)
 
 
 def check_effect(placed: Sequence[Placed], unchanged: Sequence[str]) -> None:
@@ -97,7 +126,7 @@ def _is_cheap(item: Placed) -> bool:
     return not any(isinstance(term.change, Computed | ByRows) for term in terms)
 
 
-def _check(item: Placed, written: TensorEntry, seed: str) -> None:
+def _check(item: Placed, written: TensorEntry, base: Sources, output: Sources, seed: str) -> None:
     # What only became a tensor of its own has no contribution.
     region = item.contributions[0].piece.region if item.contributions else ()
     tile = sample(seed, item.name, spans(region, item.shape))
@@ -105,14 +134,14 @@ def _check(item: Placed, written: TensorEntry, seed: str) -> None:
         range(span, span + 1) if isinstance(span, int) else range(span[0], span[-1] + 1)
         for span in tile
     ]
-    found = read_box(written, box)
+    found = output.read_box(written, box)
     if not found.is_floating_point():
         return  # integers are copied
     before = torch.zeros(found.shape).double()
     if item.source is not None:
-        before = read_box(item.source, box).double()
+        before = base.read_box(item.source, box).double()
     expected, magnitude = before.clone(), before.abs()
-    Slabs(item.contributions, once=True).add_(expected, before, box, magnitude)
+    Slabs(item.contributions, base.read, once=True).add_(expected, before, box, magnitude)
     allowed = half_unit(expected, found.dtype) + _unit(item, found.dtype) * magnitude
     check_tile(found, expected, allowed, item.name, tuple(box))
 

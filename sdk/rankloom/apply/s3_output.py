@@ -9,8 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from rankloom.apply.s3 import Prefix
+from rankloom.apply.s3 import Prefix, S3Source
 from rankloom.apply.staged import Finished, S3Stage
+from rankloom.apply.stores import Sources
 from rankloom.errors import ConflictError
 
 if TYPE_CHECKING:
@@ -73,6 +74,11 @@ class S3Output:
         etag = self._prefix.complete(staged.name, staged.token)
         self._finished[staged.name] = Finished.of(staged, etag)
         self._note()
+
+    def open(self) -> Sources:
+        """Return the complete files, to read them again."""
+        states = {one.name: one.state for one in self._finished.values()}
+        return Sources(lambda path: S3Source(self._prefix, path.name, states[path.name]))
 
     def _note(self, *names: str) -> None:
         """Write the journal.

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import TYPE_CHECKING
 
+import torch
+
 from rankloom.apply.dense import read_stored
-from rankloom.apply.transfer import LocalSource
+from rankloom.apply.transfer import LocalSource, view_bytes
+from rankloom.change.dtypes import ALL_DTYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
-
-    import torch
 
     from rankloom.apply.transfer import Source
     from rankloom.tensorfile.header import TensorEntry
@@ -44,6 +46,29 @@ class Sources:
             BaseError: the file ends before the tensor does.
         """
         return read_stored(entry, self.open(entry.path))
+
+    def read_box(self, entry: TensorEntry, box: Sequence[range]) -> torch.Tensor:
+        """Return a box of a tensor in its own dtype, from one read.
+
+        Args:
+            entry: the tensor.
+            box: a range without steps on each axis. What lies between its first and its last
+                element is read, so all axes but the last two should have one place.
+
+        Raises:
+            BaseError: the file ends before the box does.
+        """
+        shape, dtype = [len(span) for span in box], ALL_DTYPES[entry.dtype]
+        if not math.prod(shape):
+            return torch.empty(shape, dtype=dtype)
+        strides = [math.prod(entry.shape[axis + 1 :]) for axis in range(len(box))]
+        pairs = list(zip(box, strides, strict=True))
+        first = sum(span.start * stride for span, stride in pairs)
+        last = sum((span.stop - 1) * stride for span, stride in pairs)
+        flat = torch.empty(last - first + 1, dtype=dtype)
+        source = self.open(entry.path)
+        source.read_into(view_bytes(flat), entry.start + first * dtype.itemsize)
+        return flat.as_strided(shape, strides)
 
     def __enter__(self) -> Sources:
         return self
