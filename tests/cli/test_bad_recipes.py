@@ -177,6 +177,18 @@ def test_a_locked_composition_of_a_yanked_part_is_made_again(run: Run, place: Pa
     assert "yanked: wrong data" in again.stderr
 
 
+def test_a_locked_composition_is_made_again_when_its_name_was_taken_elsewhere(
+    run: Run, place: Path
+) -> None:
+    run("push", "./zh", "zh", "--base", "./base")
+    (place / "r.yaml").write_text("adapters:\n  - adapter: zh@v1\n  - adapter: ./qa\n")
+    run("compose", "r.yaml", "-o", "made")
+    run("push", "./qa", "stranger/zh", "--base", "./base")
+    refused = run("compose", "r.yaml", "-o", "no", code=2).stderr
+    assert "REG005 r.yaml, line 2: zh may mean default/zh, stranger/zh" in refused
+    assert "every byte is as the lock says" in run("compose", "r.yaml", "--locked", "made").stdout
+
+
 def test_engines_and_effects_are_options_beside_a_recipe(run: Run, place: Path) -> None:
     write_adapter(place / "wide", seed=3, rank=16)
     wide = ("compose", "./zh", "./wide", "-o", "out")
