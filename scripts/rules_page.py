@@ -17,6 +17,7 @@ FAMILIES = {
     "TEN": "The tensors",
     "BASE": "Adapter and base",
     "NUM": "The values",
+    "PRB": "The probe",
     "SEC": "Security",
     "MRG": "Compositions",
     "REG": "The registry",
@@ -78,7 +79,7 @@ def _engines(rule: Rule) -> Iterator[str]:
 
 def _push(rule: Rule) -> str:
     if rule.option:
-        return f"Without `{rule.option}` it is not checked, and a push does not check it."
+        return f"Without `{rule.option}` nothing checks it, a push neither."
     return "A push checks it all the same."
 
 

@@ -90,7 +90,11 @@ def row_of(connection: sa.Connection, ref: VersionRef) -> RowMapping:
     """
     statement = (
         sa.select(
-            *VERSION_COLUMNS, VERSION.c.id, VERSION.c.manifest, signed.REQUIRED.label("required")
+            *VERSION_COLUMNS,
+            VERSION.c.id,
+            VERSION.c.manifest,
+            VERSION.c.probe,
+            signed.REQUIRED.label("required"),
         )
         .select_from(VERSIONS)
         .where(is_adapter(ref.adapter), _names(ref))
@@ -106,7 +110,8 @@ def row_of(connection: sa.Connection, ref: VersionRef) -> RowMapping:
 def resolved(connection: sa.Connection, row: RowMapping) -> ResolvedVersion:
     """Return a version with its manifest from its row."""
     (version,) = versions(connection, [row])
-    return ResolvedVersion(version=version, manifest=Manifest.model_validate_json(row["manifest"]))
+    manifest = Manifest.model_validate_json(row["manifest"])
+    return ResolvedVersion(version=version, manifest=manifest, probe=row["probe"])
 
 
 def _names(ref: VersionRef) -> sa.ColumnElement[bool]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from rankloom import bases, config, ref
 from rankloom.errors import (
+    AdapterError,
     ConflictError,
     NotFoundError,
     OfflineError,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from rankloom.compose.interference.report import InterferenceReport
     from rankloom.composition import Composition, Part
     from rankloom.fingerprint import Fingerprint
+    from rankloom.manifest import Manifest
     from rankloom.recipe.demands import Demands
     from rankloom.recipe.document import Recipe
     from rankloom.registry.cache.folder import Cache
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
         AdapterRecord,
         AliasMove,
         BaseRecord,
+        Probe,
+        MintedToken,
         ResolvedVersion,
         Signature,
         SignedVersion,
@@ -76,6 +80,7 @@ class Client:
         self._url, self._token, self._offline = url, token, offline
         self._lock = threading.Lock()
         self._cache: Cache | None = None
+        self._minted: dict[str, MintedToken] = {}
         self._opened: tuple[config.Settings, Registry] | None = None
 
     def __enter__(self) -> Self:
@@ -99,6 +104,8 @@ class Client:
         found = config.load()
         if self._url:
             found = replace(found, url=self._url, token=self._token)
+        if found.token is None and found.url in self._minted:
+            found = replace(found, token=self._minted[found.url].token)
         return found if self._offline is None else replace(found, offline=self._offline)
 
     @property
@@ -134,6 +141,7 @@ class Client:
         base: PathLike | None = None,
         alias: str | None = None,
         sign_with: SigningKey | PathLike | None = None,
+        probe: bool = False,
         progress: Progress | None = None,
     ) -> Version:
         """Make an adapter's folder a version of ``name``.
@@ -147,14 +155,17 @@ class Client:
                 version is not tied to a base.
             alias: let this alias name the new version.
             sign_with: sign the version with this private key (a PEM file) before the alias moves.
+            probe: run the base, which must be a folder, without and with the adapter on a few
+                tokens, and keep the answer beside the version: :meth:`validate` compares it.
             progress: called with (bytes sent, bytes to send).
 
         Returns:
             The version. The same content again is the same version and moves no bytes.
 
         Raises:
-            AdapterError: the adapter is broken; nothing was sent.
+            AdapterError: the adapter is broken, or the probe finds no effect; nothing was sent.
             IncompatibleError: it does not fit the base; nothing was sent.
+            BackendUnavailableError: the base cannot be run; nothing was sent.
         """
         from rankloom.adapter.reader import read
         from rankloom.registry.pack import card, pack
@@ -164,6 +175,7 @@ class Client:
         target = ref.AdapterName.parse(name)
         if alias is not None:
             ref.check_name(alias, "alias")
+        self._ask_as_a_job()
         adapter = read(Path(folder))
         known = bases.find(self.registry, self.settings, adapter, base)
         expected = adapter.record.base if adapter.record else None
@@ -173,6 +185,7 @@ class Client:
         manifest = pack(adapter, found)
         if manifest.base is None:
             _warn_untied(adapter)
+        answered = _probe(adapter, manifest, base) if probe else None
         recorded = bases.record(self.registry, known) if known else None
         version = push(
             self.registry,
@@ -183,6 +196,8 @@ class Client:
             card=card(adapter),
             progress=progress,
         )
+        if answered is not None:
+            version = self._keep(version, answered)
         if sign_with is not None:
             from rankloom.registry import signatures
 
@@ -297,6 +312,18 @@ class Client:
         _warn_withdrawn(name, found)
         return found
 
+    def _ask_as_a_job(self) -> None:
+        """Get a token for the job of CI that this is, if none was given and none is good now."""
+        settings = self.settings
+        minted = self._minted.get(settings.url or "")
+        given = settings.token if minted is None else None
+        if settings.url is None or settings.offline or given or (minted and minted.is_fresh()):
+            return
+        from rankloom.registry import ambient
+
+        if ambient.is_job():
+            self._minted[settings.url] = ambient.exchange(settings.url)
+
     def _signed(self, name: str) -> SignedVersion:
         """Return the version that a ref names with its signatures."""
         from rankloom.registry import signatures
@@ -387,12 +414,14 @@ class Client:
 
         from rankloom.registry.wire import Remarks
 
-        version = self.resolve(name).version
+        resolved = self.resolve(name)
+        version = resolved.version
         try:
             said = Remarks(
                 labels=_changed(version.labels, labels),
                 metrics=_changed(version.metrics, metrics),
                 deprecated=(version.deprecated if deprecated is None else deprecated) or None,
+                probe=resolved.probe,
             )
         except ValidationError as error:
             found = error.errors()[0]
@@ -468,6 +497,7 @@ class Client:
         against: PathLike | None = None,
         engines: Sequence[str] = (),
         headers_only: bool = False,
+        probe: bool = False,
         progress: Progress | None = None,
     ) -> Report:
         """Check an adapter, a ref or a folder, and how it fits a base.
@@ -479,21 +509,31 @@ class Client:
             engines: serving engines that must serve what was trained, as ``"vllm==0.33"`` or
                 ``"vllm,max_lora_rank=64"``; ``report.engines`` holds what each would do.
             headers_only: do not read the adapter's values nor the base's; the report says so.
+            probe: run the base, which must be a folder, without and with the adapter on a few
+                tokens: the adapter must have an effect, and that which was kept at its push.
             progress: called with (bytes hashed, bytes in all) while the base is fingerprinted.
 
         Returns:
             The report; its ``findings`` say what is wrong. A broken adapter is no exception here.
         """
+        from rankloom.probe.check import check, open_
         from rankloom.validate import validate
 
+        if probe and headers_only:
+            message = "a probe reads all values, and headers_only reads none"
+            raise RefError(message, hint="leave out one of them")
         where = ref.parse(adapter)
-        folder = where if isinstance(where, Path) else self.pull(str(adapter))
+        # The version whose files are checked is the one whose probe is compared.
+        resolved = self.resolve(str(adapter)) if probe and not isinstance(where, Path) else None
+        named = resolved.version.pinned if resolved else str(adapter)
+        folder = where if isinstance(where, Path) else self.pull(named)
         if against is None:
-            return validate(folder, engines=engines, headers_only=headers_only)
+            report = validate(folder, engines=engines, headers_only=headers_only)
+            return open_(report, "no base was given") if probe else report
         known = self._remote_base(against) or self._base(
             against, values=not headers_only, progress=progress
         )
-        return validate(
+        report = validate(
             folder,
             known.model,
             found=known.fingerprint,
@@ -501,6 +541,16 @@ class Client:
             engines=engines,
             headers_only=headers_only,
         )
+        if not probe:
+            return report
+        if not (bases.is_folder(against) and Path(against).is_dir()):
+            return open_(report, "the base's values are not here: give its folder")
+        try:
+            part = self._part(folder)
+        except AdapterError:
+            return open_(report, "the adapter could not be read so far")
+        kept = resolved.probe if resolved else None
+        return check(report, part, Path(against), known.fingerprint, kept)
 
     def repair(
         self,
@@ -867,6 +917,18 @@ class Client:
             saved = composition.save(Path(folder) / "composition")
             return self.push(saved, name, alias=alias)
 
+    def _keep(self, version: Version, probe: Probe) -> Version:
+        """Keep a probe beside a version, with what else was said of it."""
+        from rankloom.registry.wire import Remarks
+
+        said = Remarks(
+            labels=version.labels,
+            metrics=version.metrics,
+            deprecated=version.deprecated,
+            probe=probe,
+        )
+        return self.registry.remark(version.adapter, version.digest, said)
+
     def _yank(self, name: str, reason: str | None) -> Version:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RankloomWarning)  # the caller knows that it is yanked
@@ -928,6 +990,18 @@ def _refuse_yanked(name: str, resolved: ResolvedVersion) -> None:
         message = f"MRG010 {name} was yanked: {reason}"
         hint = "name another version; what was composed of it before is made again with --locked"
         raise ConflictError(message, hint=hint)
+
+
+def _probe(adapter: Adapter, manifest: Manifest, base: PathLike | None) -> Probe:
+    """Return what a base answers with an adapter; errors as of :func:`rankloom.probe.take.keep`."""
+    if base is None or manifest.base is None or not bases.is_folder(base):
+        message = "a probe runs the base, which must be a folder of this machine"
+        raise RefError(message, hint="push with base= (--base) as a folder such as ./base")
+    from rankloom.composition import Part
+    from rankloom.probe.take import keep
+
+    part = Part(adapter, manifest.digest, str(adapter.path), manifest.base)
+    return keep(part, Path(base), manifest.base)
 
 
 def _warn_untied(adapter: Adapter) -> None:

@@ -10,7 +10,7 @@ import rankloom_server
 from rankloom.rules import RULES
 
 SOURCES = (Path(rankloom.__file__).parent, Path(rankloom_server.__file__).parent)
-ID = re.compile(r"\b(?:FMT|CFG|TEN|BASE|NUM|SEC|ENG|MRG|INT|REG)\d{3}\b")
+ID = re.compile(r"\b(?:FMT|CFG|TEN|BASE|NUM|SEC|ENG|MRG|INT|PRB|REG)\d{3}\b")
 
 
 def test_every_id_is_a_rule_and_every_rule_is_used() -> None:

@@ -22,7 +22,7 @@ from rankloom.tune.bootstrap import interval, of_difference
 from rankloom.tune.held import Held
 from rankloom.tune.recipe import Combined
 from rankloom.tune.space import Group, Space
-from rankloom.tune.stage import load_model
+from rankloom.apply.live.load import load_model
 from rankloom.tune.trial import Score, Trial
 from rankloom.tune.tuned import Tuned
 from tune_cases import bits, distance, network, plain

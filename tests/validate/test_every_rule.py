@@ -12,8 +12,9 @@ from rule_cases import CASES
 if TYPE_CHECKING:
     from pathlib import Path
 
-ELSEWHERE = {"BASE007"}
-"""A base that cannot be read is an error before there is a report (tests/base, tests/cli)."""
+ELSEWHERE = {"BASE007", "PRB001", "PRB002"}
+"""A base that cannot be read is an error before there is a report (tests/base, tests/cli); a probe
+runs the model (tests/probe)."""
 
 
 def test_every_rule_has_its_cases() -> None:

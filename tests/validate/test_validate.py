@@ -35,7 +35,10 @@ from timing import fastest
 Q = "model.layers.0.self_attn.q_proj"
 ARRAYS = base_tensors()
 
-NO_ENGINE = {rule: "no engine was named" for rule in RULES if rule.startswith("ENG")}
+NOT_ASKED = {
+    **{rule: "no engine was named" for rule in RULES if rule.startswith("ENG")},
+    **dict.fromkeys(["PRB001", "PRB002"], "no probe was asked for"),
+}
 
 
 def rules(report: Report, severity: Severity = Severity.ERROR) -> set[str]:
@@ -56,7 +59,7 @@ def test_a_sound_adapter_on_its_base(tmp_path: Path) -> None:
     assert report.findings == ()
     assert report.ok
     assert report.level is Level.EXACT
-    assert report.not_checked == NO_ENGINE
+    assert report.not_checked == NOT_ASKED
     assert set(report.checked) <= RULES.keys()
     report.raise_for_errors()
 
@@ -107,7 +110,7 @@ def test_what_was_not_checked_is_said(tmp_path: Path) -> None:
         "BASE007": "no base was given",
         "BASE008": "no base was given",
         "BASE003": "no fingerprint is recorded",
-        **NO_ENGINE,
+        **NOT_ASKED,
     }
     assert set(report.checked) ^ report.not_checked.keys() == RULES.keys()
 
@@ -361,10 +364,10 @@ def test_a_broken_adapter_on_a_wrong_base_is_broken(tmp_path: Path) -> None:
 def test_every_rule_that_the_library_speaks_of_is_described() -> None:
     source = Path(rankloom.__file__).parent
     spoken = set()
-    for room in ("tensorfile", "adapter", "base", "validate"):
+    for room in ("tensorfile", "adapter", "base", "validate", "probe"):
         files = (source / room).rglob("*.py")
         for file in (file for file in files if "foreign" not in file.parts):  # those convert
-            found = re.findall(r'"((?:FMT|CFG|TEN|BASE|NUM|SEC|ENG)\d{3})"', file.read_text())
+            found = re.findall(r'"((?:FMT|CFG|TEN|BASE|NUM|PRB|SEC|ENG)\d{3})"', file.read_text())
             spoken |= set(found)
     assert spoken == RULES.keys()
 

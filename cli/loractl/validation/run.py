@@ -74,6 +74,7 @@ def _report(name: str, settings: Settings) -> Report:
                 against=settings.against,
                 engines=settings.engines,
                 headers_only=bool(settings.headers_only),
+                probe=bool(settings.probe),
                 progress=progress,
             )
     except RefError:

@@ -37,6 +37,7 @@ class Settings:
         level: how well the base must be known.
         baseline: file of known findings.
         headers_only: whether values are left unread.
+        probe: whether the base is run on a few tokens.
     """
 
     against: str | None = None
@@ -48,6 +49,7 @@ class Settings:
     level: str | None = None
     baseline: Path | None = None
     headers_only: bool | None = None
+    probe: bool | None = None
 
     def over(self, other: Settings) -> Settings:
         """Return these settings, with what they leave unset taken from others."""
@@ -159,5 +161,6 @@ _KEYS: dict[str, tuple[str, Callable[[object], Any]]] = {
     "level": ("level", _one_of(LEVELS)),
     "baseline": ("baseline", _text),
     "headers-only": ("headers_only", _switch),
+    "probe": ("probe", _switch),
 }
 """Keys of the file, the setting that each one is, and how it is read."""

@@ -69,13 +69,12 @@ def _group(severity: Severity, findings: tuple[Finding, ...]) -> Iterator[str]:
 
 
 def _told(report: Report) -> Mapping[str, str]:
-    """Leave out the rules that an option turns on: without it nobody misses them."""
+    """Leave out the rules of an option that was not given: nobody misses them."""
     from rankloom.validate import RULES
 
+    given = {"", *(RULES[rule].option for rule in (*report.checked, *report.blocked))}
     return {
-        rule: reason
-        for rule, reason in report.not_checked.items()
-        if rule in report.blocked or not RULES[rule].option
+        rule: reason for rule, reason in report.not_checked.items() if RULES[rule].option in given
     }
 
 

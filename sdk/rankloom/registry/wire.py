@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -411,8 +411,12 @@ class MintedToken(Message):
     """A token of the registry for one job; it ends by itself."""
 
     success: bool = True
-    token: str
+    token: str = Field(repr=False)
     expires_at: datetime
+
+    def is_fresh(self) -> bool:
+        """Say whether it is good for so long that a push may begin with it."""
+        return self.expires_at - datetime.now(UTC) > timedelta(minutes=5)
 
 
 class SignatureRequest(Message):

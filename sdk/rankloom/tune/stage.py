@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rankloom.apply.live.attach import Changes, apply_to_model
+from rankloom.apply.live.load import load_model
 from rankloom.apply.live.originals import Originals
-from rankloom.errors import BackendUnavailableError, RankloomWarning, RefError
+from rankloom.errors import RankloomWarning, RefError
 from rankloom.tune.held import Held
 
 if TYPE_CHECKING:
@@ -119,25 +120,3 @@ def make_stage(base: Path | None, model: nn.Module | None, *, checkpoints: bool 
         return Live(model)
     assert base is not None  # noqa: S101 - checked above
     return Checkpoints(base) if checkpoints else Live(base)
-
-
-def load_model(base: Path) -> nn.Module:
-    """Load a base with transformers, as the class that its config names, ready to be evaluated.
-
-    Raises:
-        BackendUnavailableError: transformers is not installed, or has no such class.
-    """
-    try:
-        import transformers
-    except ImportError as error:
-        message = "loading a base as a model needs transformers"
-        hint = "pip install transformers, or give a model instead of a folder"
-        raise BackendUnavailableError(message, hint=hint) from error
-    config = transformers.AutoConfig.from_pretrained(base, local_files_only=True)
-    [name, *_] = config.architectures or ["AutoModel"]
-    kind = getattr(transformers, name, None)
-    if kind is None:
-        message = f"transformers {transformers.__version__} has no class {name}"
-        raise BackendUnavailableError(message, hint="give a model instead of a folder")
-    model: nn.Module = kind.from_pretrained(base, local_files_only=True, dtype="auto")
-    return model.eval()

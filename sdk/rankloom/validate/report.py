@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from rankloom.adapter.config_reader import raise_for, summary
@@ -10,7 +10,7 @@ from rankloom.errors import IncompatibleError
 from rankloom.finding import Finding, Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from rankloom.fingerprint import Level
     from rankloom.validate.engines import Judgement
@@ -24,6 +24,10 @@ BY_OTHERS = frozenset(["BASE001", "BASE004", "BASE005", "CFG008", "CFG010", "SEC
 CFG008 is refused there as what it is, other bytes than the record's.
 What of CFG010 and TEN007 rankloom cannot treat, either, its reader refuses before.
 """
+
+
+ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
+"""In which order findings stand in a report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,29 @@ class Report:
     def of(self, severity: Severity) -> tuple[Finding, ...]:
         """Return the findings of one severity."""
         return tuple(found for found in self.findings if found.severity is severity)
+
+    def checked_too(self, rule: str, findings: Iterable[Finding]) -> Report:
+        """Return this report after one rule more was checked."""
+        found = sorted((*self.findings, *findings), key=lambda found: ORDER[found.severity])
+        return replace(
+            self,
+            findings=tuple(found),
+            checked=(*self.checked, rule),
+            not_checked={key: why for key, why in self.not_checked.items() if key != rule},
+            blocked=self.blocked - {rule},
+        )
+
+    def not_checked_for(self, reason: str, *rules: str, asked: bool = False) -> Report:
+        """Return this report with another reason why rules were not checked.
+
+        Args:
+            reason: the reason.
+            rules: the rules.
+            asked: they were asked for, so that the verdict is open.
+        """
+        unchecked = {**self.not_checked, **dict.fromkeys(rules, reason)}
+        blocked = self.blocked | set(rules) if asked else self.blocked
+        return replace(self, not_checked=unchecked, blocked=blocked)
 
     def raise_for_errors(self) -> None:
         """Raise one error that carries all findings, if any is an error that must stop a push.

@@ -36,7 +36,7 @@ class Rule:
 
     @property
     def family(self) -> str:
-        """The letters of the id: FMT, CFG, TEN, BASE, NUM, SEC."""
+        """The letters of the id: FMT, CFG, TEN, BASE, NUM, PRB, SEC, ENG."""
         return self.id.rstrip("0123456789")
 
     @property

@@ -339,6 +339,25 @@ _ALL = (
         "Save the adapter after training.",
     ),
     Rule(
+        "PRB001",
+        _E,
+        "The base answers otherwise with the adapter, and in finite numbers",
+        "What has no effect on a few ordinary tokens was put on modules that are never run, or "
+        "saved before it was trained; finite weights may still be so large that answers overflow.",
+        "Compare names and base with those of the training, and go back to an earlier checkpoint.",
+        option="--probe",
+    ),
+    Rule(
+        "PRB002",
+        _E,
+        "The base answers as it did when the adapter was pushed",
+        "The same files on the same base give the same numbers: if not, the base is loaded "
+        "otherwise, or the software that computes them is broken.",
+        "Push it again with --probe if the change was meant, such as a new version of transformers "
+        "that repairs the model.",
+        option="--probe",
+    ),
+    Rule(
         "SEC001",
         _E,
         "The folder holds an adapter's files only",

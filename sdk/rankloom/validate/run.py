@@ -11,7 +11,7 @@ from rankloom.finding import Finding, Severity
 from rankloom.fingerprint import Fingerprint, Level
 from rankloom.validate import chat, content, fit, norms, same_base, serving
 from rankloom.validate.engines import subject as subjects
-from rankloom.validate.report import Report
+from rankloom.validate.report import ORDER, Report
 from rankloom.validate.rules import RULES
 
 if TYPE_CHECKING:
@@ -49,8 +49,9 @@ FIT = ("TEN005", "BASE002", "BASE004", "BASE005", "BASE006", "BASE007", "BASE008
 _HEADERS_ONLY = "headers only"
 _NO_BASE = "no base was given"
 _NO_ENGINE = "no engine was named"
+PROBE = ("PRB001", "PRB002")
+_NO_PROBE = "no probe was asked for"
 _UNREADABLE = "the adapter could not be read so far"
-_ORDER = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
 
 class _Run:
@@ -63,6 +64,7 @@ class _Run:
         self.level: Level | None = None
         self.blocked: set[str] = set()
         self.engines: tuple[Judgement, ...] = ()
+        self.skip(PROBE, _NO_PROBE)
 
     def check(self, rule: str, findings: Iterable[Finding]) -> None:
         """Note that a rule was checked, and what it found."""
@@ -88,7 +90,7 @@ class _Run:
 
     def report(self, subject: Path) -> Report:
         """Return the report, errors first."""
-        self.findings.sort(key=lambda found: _ORDER[found.severity])
+        self.findings.sort(key=lambda found: ORDER[found.severity])
         return Report(
             subject=str(subject),
             findings=tuple(map(_spoken, self.findings)),
