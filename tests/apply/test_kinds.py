@@ -9,9 +9,10 @@ import torch
 
 from change_cases import base, entries, random, target
 from lowrank_cases import read_checkpoint
+from parcels import InParcels
 from peft_cases import check
 from rankloom.adapter.change import Computed, ExpertLowRank, LowRank, Replacement, Rows
-from rankloom.apply import compute, workers
+from rankloom.apply import checkpoint, compute, workers
 from rankloom.apply.checkpoint import apply_to_checkpoint
 from rankloom.base.reader import read
 from rankloom.change.kinds import FORMULAS
@@ -29,14 +30,19 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 State = dict[str, torch.Tensor]
 
 
-@pytest.fixture(autouse=True, params=[600, 4 << 20], ids=["small tiles", "one tile"])
+@pytest.fixture(autouse=True, params=[600, 4 << 20], ids=["small tiles", "one tile, in parcels"])
 def _tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run everything once more with tiles of a few rows, so that their seams are seen."""
+    """Run everything twice: in tiles of a few rows, so that their seams are seen, and in parcels.
+
+    A parcel holds what other machines get of an adapter.
+    """
 
     def tiles() -> compute.Tiles:
         return compute.Tiles(*(Workspace(request.param) for _ in range(3)))
 
     monkeypatch.setattr(workers, "Tiles", tiles)
+    if request.param != 600:
+        monkeypatch.setattr(checkpoint, "Threads", lambda _: InParcels())
 
 
 def applied(tmp_path: Path, before: State, *changes: TargetChange, **options: Any) -> State:  # noqa: ANN401
