@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 import yaml
 
 from adapter_folder import write_adapter
-from folders import base, base_tensors, tensor
+from folders import adapter, base, base_tensors, factors, tensor
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/ci.md").read_text()
@@ -213,6 +214,34 @@ def precommit(place: Path) -> subprocess.CompletedProcess[str]:
 def test_the_pre_commit_example_names_the_hook() -> None:
     (hook,) = yaml.safe_load(blocks("yaml")[2])["repos"][0]["hooks"]
     assert hook["id"] == HOOKS[0]["id"]
+
+
+# --- the page: running the base -----------------------------------------------------------------
+
+
+def test_the_probe_of_the_page_is_kept_and_compared(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from click.testing import CliRunner
+
+    from loractl.main import main
+    from rankloom import sdk
+    from tiny_models import build
+
+    build("llama").save_pretrained(place / "model")
+    shapes = {f"model.layers.{n}.self_attn.q_proj": (16, 16) for n in range(2)}
+    adapter(place / "out", factors(shapes, 2), target_modules=["q_proj"])
+    monkeypatch.setattr(sdk._default, "_opened", None)
+    said = []
+    for line in blocks("console")[0].splitlines():
+        arguments = shlex.split(line.removeprefix("$ loractl ").replace("./base", "./model"))
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == 0, result.output
+        said.append(result.stdout)
+    sdk._default.close()
+    assert said[0].startswith("zh@v1")
+    assert said[1].startswith("zh: ok")
+    assert "PRB" not in said[1]
 
 
 # --- the page -------------------------------------------------------------------------------------
