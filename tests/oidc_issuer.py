@@ -1,4 +1,7 @@
-"""An issuer of identity tokens on this machine: its own keys, discovery and key set over HTTP."""
+"""An issuer of identity tokens on this machine: its own keys, discovery and key set over HTTP.
+
+It also stands in for the endpoint where a job of GitHub asks for its token.
+"""
 
 import contextlib
 import json
@@ -8,6 +11,7 @@ import uuid
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs
 
 from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet, RSAKey
@@ -52,8 +56,19 @@ class LocalIssuer:
         alg = "ES256" if isinstance(key, ECKey) else "RS256"
         return jwt.encode({"alg": alg, "kid": key.kid}, self.claims(**changed), key)
 
-    def answer(self, path: str) -> dict[str, Any] | None:
+    def job(self) -> dict[str, str]:
+        """Return the environment that GitHub gives a job that may ask for its identity."""
+        url = f"{self.url}/job?api-version=2.0"
+        return {
+            "ACTIONS_ID_TOKEN_REQUEST_URL": url,
+            "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "the-jobs-secret",
+        }
+
+    def answer(self, target: str, authorization: str | None) -> dict[str, Any] | None:
         """Return what is served under a path."""
+        path, _, query = target.partition("?")
+        if path == "/job" and authorization == "bearer the-jobs-secret":
+            return {"value": self.token(aud=parse_qs(query)["audience"][0])}
         if path == "/.well-known/openid-configuration":
             return {"issuer": self.url, "jwks_uri": f"{self.url}/keys", **self.discovery}
         if path == "/keys":
@@ -70,7 +85,7 @@ def running_issuer() -> Iterator[LocalIssuer]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            found = issuer.answer(self.path)
+            found = issuer.answer(self.path, self.headers["Authorization"])
             body = json.dumps(found).encode()
             self.send_response(404 if found is None else 200)
             self.send_header("Content-Length", str(len(body)))

@@ -1,0 +1,112 @@
+"""A job of CI pushes without a kept token: by itself, or after a login by its identity."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from command_line import Run, answer
+from oidc_issuer import LocalIssuer, running_issuer
+from rankloom_server.oidc.issuer import Issuer
+from rankloom_server.settings import Settings
+from servers import served
+
+pytestmark = pytest.mark.filterwarnings("ignore:BASE001")
+TRUST = ("--issuer", "ci", "--repository", "acme/adapters", "--workflow", "publish.yml")
+
+
+@pytest.fixture
+def issuer() -> Iterator[LocalIssuer]:
+    with running_issuer() as made:
+        yield made
+
+
+@pytest.fixture
+def registry(
+    issuer: LocalIssuer, place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """A registry, named by the environment, whose namespace acme trusts the issuer's job."""
+    known = {"ci": Issuer(url=issuer.url, claims="github")}
+    settings = Settings(data_dir=place / "served", oidc_issuers=known, oidc_http=True)
+    with served(settings) as (url, token):
+        monkeypatch.setenv("RANKLOOM_URL", url)
+        monkeypatch.setenv("RANKLOOM_TOKEN", token)
+        assert "acme/adapters publish.yml" in run("namespace", "trust", "acme", *TRUST).stdout
+        monkeypatch.delenv("RANKLOOM_TOKEN")
+        yield url
+
+
+def become(job: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_a_push_in_a_trusted_job_needs_no_token(
+    run: Run, registry: str, issuer: LocalIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("push", "./zh", "acme/zh", "--base", "./base", "--alias", "prod", code=9)
+    become(issuer.job(), monkeypatch)
+    pushed = answer(run("push", "./zh", "acme/zh", "--base", "./base", "--alias", "prod", "--json"))
+    assert pushed["aliases"] == ["prod"]
+    assert pushed["creator"].startswith("ci.ci.acme-adapters.")
+    assert "ci.ci" in run("push", "./qa", "acme/zh", "--json").stdout  # with the token it has
+    said = run("push", "./zh", "other/zh", code=9)
+    assert "other" in said.stderr
+    assert not list((Path.cwd() / "home").glob("config.json"))
+
+
+def test_a_login_by_identity_is_kept_for_other_commands(
+    run: Run, registry: str, issuer: LocalIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = run("login", registry, "--oidc", code=9).stderr
+    assert "id-token: write" in said
+    become(issuer.job(), monkeypatch)
+    run("login", registry, "--oidc", "--token", "rl_x", code=2)
+    assert "rl_" not in run("login", registry, "--oidc").output
+    kept = json.loads((Path.cwd() / "home/config.json").read_text())
+    assert kept["token"].startswith("rl_")
+    run("push", "./zh", "acme/zh")
+    assert run("list").stdout.count("acme/zh") == 1
+
+
+def test_gitlab_puts_the_token_into_a_variable(
+    run: Run, registry: str, issuer: LocalIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANKLOOM_ID_TOKEN", issuer.token(aud="rankloom"))
+    run("push", "./zh", "acme/zh")
+
+
+def test_a_job_that_is_not_trusted_is_told_which_it_is(
+    run: Run, registry: str, issuer: LocalIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = issuer.token(aud="rankloom", repository="evil/adapters")
+    monkeypatch.setenv("RANKLOOM_ID_TOKEN", changed)
+    said = run("push", "./zh", "acme/zh", code=9).stderr
+    assert "evil/adapters" in said
+    assert "namespace trust" in said
+
+
+def test_ci_that_refuses_is_an_error_with_the_permission_that_is_missing(
+    run: Run, registry: str, issuer: LocalIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    become({**issuer.job(), "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "wrong"}, monkeypatch)
+    assert "id-token: write" in run("push", "./zh", "acme/zh", code=9).stderr
+
+
+def test_a_given_token_is_used_whatever_ci_says(
+    run: Run, registry: str, issuer: LocalIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    become(issuer.job(), monkeypatch)
+    monkeypatch.setenv("RANKLOOM_TOKEN", "rl_unknown")
+    assert "unknown, revoked or expired" in run("push", "./zh", "acme/zh", code=9).stderr
+
+
+def test_trust_is_listed_and_taken_back(run: Run) -> None:
+    made = answer(run("namespace", "trust", "acme", *TRUST, "--environment", "prod", "--json"))
+    assert answer(run("namespace", "trusted", "acme", "--json")) == [made]
+    assert "acme/adapters" in run("namespace", "trusted", "acme").stdout
+    run("namespace", "distrust", "acme", str(made["id"]))
+    run("namespace", "distrust", "acme", str(made["id"]), code=4)
+    bad = ("--issuer", "ci", "--repository", "adapters", "--workflow", "publish.yml")
+    assert "repository" in run("namespace", "trust", "acme", *bad, code=2).stderr
