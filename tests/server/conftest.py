@@ -7,14 +7,24 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from adapter_folder import write_large_adapter
 from rankloom.registry.http import HttpRegistry
 from rankloom.registry.protocol import Registry
 from rankloom_server import db
 from rankloom_server.service import open_embedded
 from rankloom_server.settings import Settings
+from rankloom_server.store.interface import PARTING
 from servers import served
 
 _SERVICES = pytest.mark.services
+
+
+@pytest.fixture(scope="session")
+def large_adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter whose weights are just large enough to be sent in parts."""
+    made = write_large_adapter(tmp_path_factory.mktemp("large") / "adapter", PARTING.beyond)
+    assert (made / "adapter_model.safetensors").stat().st_size > PARTING.beyond
+    return made
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=_SERVICES)])

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 import sqlalchemy as sa
 
-from adapter_folder import manifest_of, push, write_large_adapter
+from adapter_folder import manifest_of, push
 from counting_proxy import counting
 from rankloom import digest as digests
 from rankloom.errors import NotFoundError, RefError, UploadCorruptError
@@ -42,15 +42,12 @@ MOST_LOST = 16 << 20
 OVERHEAD = 1 << 20  # heads of requests and messages to the registry
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An adapter whose weights are just large enough to come in parts."""
-    made = write_large_adapter(tmp_path_factory.mktemp("large") / "adapter", PARTING.beyond)
-    assert (made / WEIGHTS).stat().st_size > PARTING.beyond
-    return made
+@pytest.fixture
+def folder(large_adapter: Path) -> Path:
+    return large_adapter
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def weights(folder: Path) -> bytes:
     return (folder / WEIGHTS).read_bytes()
 

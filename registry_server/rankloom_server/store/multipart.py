@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import CompletedPartTypeDef, PartTypeDef
+    from mypy_boto3_s3.type_defs import (
+        CompletedPartTypeDef,
+        CompleteMultipartUploadRequestTypeDef,
+        PartTypeDef,
+    )
 
 _ATTEMPTS = 5
 _GONE = "NoSuchUpload"
@@ -144,14 +148,15 @@ class Multipart:
             {"PartNumber": number, "ETag": there[number], "ChecksumSHA256": checksum(part)}
             for number, part in enumerate(parts, 1)
         ]
-        condition = {} if replace else {"IfNoneMatch": "*"}
-        self.client.complete_multipart_upload(
-            Bucket=self.bucket,
-            Key=self.key,
-            UploadId=upload,
-            MultipartUpload={"Parts": listed},
-            **condition,
-        )
+        request: CompleteMultipartUploadRequestTypeDef = {
+            "Bucket": self.bucket,
+            "Key": self.key,
+            "UploadId": upload,
+            "MultipartUpload": {"Parts": listed},
+        }
+        if not replace:
+            request["IfNoneMatch"] = "*"
+        self.client.complete_multipart_upload(**request)
 
     def _target(self, upload: str, number: int, size: int, parts: Sequence[str]) -> PartTarget:
         """Return a URL whose signature covers length and checksum of one part."""

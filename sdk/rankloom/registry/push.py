@@ -48,8 +48,8 @@ def send(
 ) -> None:
     """Send the blobs that an upload misses; nothing is sent that the store holds."""
     files = {entry.digest: entry for entry in manifest.files}
-    total = sum(files[blob.digest].size for blob in (*upload.missing, *upload.large))
-    tally = Tally(total, progress)
+    lacking = [target.digest for target in upload.missing] + [blob.digest for blob in upload.large]
+    tally = Tally(sum(files[digest].size for digest in lacking), progress)
 
     def put(target: PutTarget) -> None:
         entry = files[target.digest]
