@@ -6,8 +6,12 @@ import hashlib
 import os
 import signal
 import subprocess
+import sys
+import textwrap
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -37,7 +41,6 @@ from rankloom.tensorfile.header import read_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from rankloom.apply.staged import Staged
 
@@ -143,6 +146,38 @@ def test_an_interrupt_ends_the_processes(
     # The finished file is kept for the next run, which may be carried out by something else.
     assert len(list(tmp_path.glob(".out.partial/content/*.safetensors"))) == 1
     assert written(tmp_path, composition, "out") == written(tmp_path, composition, "other")
+
+
+def test_stragglers_of_a_killed_run_change_nothing_and_end(
+    tmp_path: Path, composition: Composition
+) -> None:
+    gate = Gate(tmp_path / "gate")
+    code = f"""
+        import warnings
+        from pathlib import Path
+        from lowrank_cases import part
+        from rankloom.composition import compose
+        warnings.simplefilter("ignore")
+        where = Path({str(tmp_path)!r})
+        composition = compose([part(where / "adapter")], [0.8])
+        composition.apply_to(where / "base", where / "out", on="processes", workers=2)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    environment = {**os.environ, **gate.environment}
+    with subprocess.Popen(command, cwd=Path(__file__).parents[1], env=environment) as asking:
+        pids = gate.waiting(2)
+        asking.kill()
+    assert all(map(lives, pids))
+    other = compose(composition.parts, [-1])
+    expected = written(tmp_path, other, "undisturbed")
+    assert written(tmp_path, other, "out") == expected
+    gate.open()
+    end = time.monotonic() + 30
+    while any(map(lives, pids)):
+        assert time.monotonic() < end, pids
+        time.sleep(0.02)
+    assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
+    assert not list(tmp_path.glob(".out*"))
 
 
 def test_an_error_in_a_process_is_the_same_error(tmp_path: Path, composition: Composition) -> None:

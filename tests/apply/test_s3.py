@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -121,6 +122,24 @@ def test_the_digest_is_that_of_folders(
     assert there.digest == here.digest
     assert contents(client, target) == local(tmp_path / "out")
     assert not client.list_multipart_uploads(Bucket=BUCKET).get("Uploads")
+
+
+def test_a_file_is_hashed_in_order_however_many_workers_there_are(
+    tmp_path: Path, client: S3Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_base(tmp_path / "base", shards=1)
+    Case().write(tmp_path / "adapter")
+    composition = compose([part(tmp_path / "adapter")])
+    real = s3.S3Sink.write_at
+
+    def write_at(sink: s3.S3Sink, data: memoryview, offset: int) -> None:
+        time.sleep(0.01)  # time enough for another worker to overtake
+        real(sink, data, offset)
+
+    monkeypatch.setattr(s3.S3Sink, "write_at", write_at)
+    here = composition.apply_to(tmp_path / "base", tmp_path / "out", digest=True)
+    there = composition.apply_to(tmp_path / "base", new_url(), workers=4, digest=True)
+    assert here.digest == there.digest
 
 
 def interrupted(composition: Composition, base: str, target: str) -> None:
