@@ -29,6 +29,8 @@ class JsonFormatter(logging.Formatter):
 
 def configure(kind: Literal["text", "json"]) -> None:
     """Let this process log to standard error."""
+    # Nobody asks for these, and finding them out for every line takes time.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler()
     plain = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
     handler.setFormatter(JsonFormatter() if kind == "json" else plain)

@@ -15,6 +15,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._all = CollectorRegistry()
+        self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._requests = Counter(
             "rankloom_requests",
             "Requests that were answered.",
@@ -61,8 +62,17 @@ class Metrics:
             seconds: how long it took.
         """
         known = method if method in {"GET", "HEAD", "POST", "PUT", "DELETE"} else "other"
-        self._requests.labels(known, route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        counter, histogram = self._of_request(known, route, status)
+        counter.inc()
+        histogram.observe(seconds)
+
+    def _of_request(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+        # Finding them by their labels takes longer than counting.
+        key = method, route, status
+        if key not in self._known:
+            labelled = self._requests.labels(method, route, str(status))
+            self._known[key] = labelled, self._seconds.labels(route)
+        return self._known[key]
 
     def render(self) -> bytes:
         """Return all figures in Prometheus' text format."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+import secrets
 import time
-import uuid
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -86,7 +86,7 @@ class RequestContext:
 
 def _request_id(scope: Scope) -> str:
     given = dict(scope["headers"]).get(b"x-request-id", b"")
-    return given.decode() if _ID.fullmatch(given) else uuid.uuid4().hex
+    return given.decode() if _ID.fullmatch(given) else secrets.token_hex(16)
 
 
 class BodyLimit:

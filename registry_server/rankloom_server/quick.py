@@ -13,7 +13,6 @@ import re
 import sqlite3
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
-from urllib.parse import parse_qsl
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
@@ -39,11 +38,14 @@ _FORMS = {
     "number": re.compile(r"[1-9][0-9]{0,8}", re.ASCII),
     "digest": re.compile(r"sha256:[0-9a-f]{64}"),
 }
+_BARE = "&bare=true"
 _CONNECTIONS = 8
 _PATIENCE_SECONDS = 1.0
 
 _COLUMNS = tuple(column for column in catalogue.VERSION_COLUMNS if column.key != "adapter_id")
-_JSON = frozenset(column.key for column in _COLUMNS if isinstance(column.type, sa.JSON))
+_KEYS = tuple(column.key for column in _COLUMNS)
+_JSON = tuple(column.key for column in _COLUMNS if isinstance(column.type, sa.JSON))
+_encode = json.JSONEncoder().encode
 
 
 class Reader(Protocol):
@@ -67,9 +69,8 @@ class SqliteReader:
 
     async def one(self, text: str, values: Mapping[str, Any]) -> Sequence[Any] | None:
         """Return the row that a statement gives."""
-        plain = {name: _sqlite(value) for name, value in values.items()}
         try:
-            found: Sequence[Any] | None = self._connection.execute(text, plain).fetchone()
+            found: Sequence[Any] | None = self._connection.execute(text, values).fetchone()
         except sqlite3.OperationalError:
             return None
         return found
@@ -77,10 +78,6 @@ class SqliteReader:
     async def close(self) -> None:
         """Close the connection."""
         self._connection.close()
-
-
-def _sqlite(value: object) -> object:
-    return value.strftime("%Y-%m-%d %H:%M:%S.%f") if isinstance(value, datetime) else value
 
 
 class PostgresReader:
@@ -120,13 +117,17 @@ def open_reader(engine: sa.Engine) -> Reader:
 
 
 class _Asked(NamedTuple):
-    """What a request names; ``how`` is ``latest``, ``alias``, ``number`` or ``digest``."""
+    """What a request names; ``how`` is ``latest``, ``alias``, ``number`` or ``digest``.
+
+    ``bare``: the namespace was supposed, so that no other may have the name.
+    """
 
     namespace: str
     name: str
     how: str
     value: str
     token: str | None
+    bare: bool
 
 
 class QuickResolve:
@@ -179,17 +180,22 @@ class QuickResolve:
             "name": asked.name,
             "value": int(asked.value) if asked.how == "number" else asked.value,
             "secret": asked.token and digests.of_bytes(asked.token.encode()),
-            "now": now,
-            "noted": now - auth.USE_NOTED_EVERY,
+            "now": self._in_database(now),
+            "noted": self._in_database(now - auth.USE_NOTED_EVERY),
         }
         text, constants = self._statement(asked.how, asked.token is None)
         row = await self._reader.one(text, {**constants, **values})
         if row is None:
             return None
-        actor, required, aliases, manifest, *version = row
-        if not actor or required not in {None, "[]"}:
+        actor, required, namesake, aliases, manifest, probe, *version = row
+        if not actor or required not in {None, "[]"} or (asked.bare and namesake):
             return None
-        return actor, _body(version, aliases, manifest)
+        return actor, _body(version, aliases, manifest, probe)
+
+    def _in_database(self, moment: datetime) -> datetime | str:
+        if self._engine.dialect.name != "sqlite":
+            return moment
+        return moment.replace(tzinfo=None).isoformat(" ", "microseconds")
 
     def _statement(self, how: str, anonymous: bool) -> tuple[str, dict[str, Any]]:
         """Return the text of a statement, and the values in it that are always the same."""
@@ -204,10 +210,11 @@ _ROUTE = Route("/api/v1/adapters/{namespace}/{name}/resolve", QuickResolve)
 def _asked(scope: types.Scope) -> _Asked | None:
     if scope["method"] != "GET" or not (path := _PATH.fullmatch(scope["path"])):
         return None
-    query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-    if len(query) > 1:
-        return None
-    ((how, value),) = query or [("alias", refs.LATEST)]
+    query = scope["query_string"].decode("latin-1")
+    bare = query.endswith(_BARE)
+    query = query.removesuffix(_BARE)
+    how, _, value = query.partition("=") if query else ("alias", "", refs.LATEST)
+    value = value.replace("%3A", ":")  # as some clients write the one in a digest
     if how not in _FORMS or not _FORMS[how].fullmatch(value):
         return None
     if value == refs.LATEST:
@@ -216,7 +223,7 @@ def _asked(scope: types.Scope) -> _Asked | None:
     if header is not None and not header.startswith(b"Bearer "):
         return None
     token = None if header is None else header[7:].decode("latin-1")
-    return _Asked(path[1], path[2], how, value, token)
+    return _Asked(path[1], path[2], how, value, token, bare)
 
 
 # --- the statement -------------------------------------------------------------------------------
@@ -239,8 +246,10 @@ def _compiled(dialect: sa.Dialect, how: str, anonymous: bool) -> tuple[str, dict
         sa.select(
             (_public() if anonymous else _holder()).label("actor"),
             sa.cast(signed.REQUIRED, sa.Text).label("required"),
+            _namesake().label("namesake"),
             aliases.scalar_subquery().label("aliases"),
             VERSION.c.manifest,
+            sa.cast(VERSION.c.probe, sa.Text).label("probe"),
             *columns,
         )
         .select_from(catalogue.VERSIONS)
@@ -267,6 +276,13 @@ def _named(how: str) -> sa.ColumnElement[bool]:
         )
         return VERSION.c.digest == named.scalar_subquery()
     return VERSION.c[how] == value
+
+
+def _namesake() -> sa.ScalarSelect[Any]:
+    """Return the expression for another namespace that has the name, ``NULL`` if none has."""
+    other = ADAPTER.alias("other")
+    has_name = other.c.name == sa.bindparam("name"), other.c.namespace != _NAMESPACE
+    return sa.select(other.c.namespace).where(*has_name).limit(1).scalar_subquery()
 
 
 def _public() -> sa.ScalarSelect[Any]:
@@ -297,18 +313,15 @@ def _holder() -> sa.ScalarSelect[Any]:
 # --- the answer ----------------------------------------------------------------------------------
 
 
-def _body(version: Sequence[Any], aliases: str | None, manifest: str) -> bytes:
+def _body(version: Sequence[Any], aliases: str | None, manifest: str, probe: str | None) -> bytes:
     """Return what the ordinary route would answer; what is JSON in the database stays as it is."""
-    plain: dict[str, Any] = {"aliases": sorted(json.loads(aliases)) if aliases else []}
-    texts = []
-    for column, value in zip(_COLUMNS, version, strict=True):
-        if column.key in _JSON:
-            texts.append(f'"{column.key}":{value}')
-        else:
-            plain[column.key] = value
-    plain["created_at"] = _moment(plain["created_at"])
-    head = json.dumps(plain)[:-1]
-    return f'{{"version":{head},{",".join(texts)}}},"manifest":{manifest}}}'.encode()
+    row = dict(zip(_KEYS, version, strict=True))
+    row["aliases"] = sorted(json.loads(aliases)) if aliases else []
+    row["created_at"] = _moment(row["created_at"])
+    raw = ",".join(f'"{key}":{row.pop(key)}' for key in _JSON)
+    plain = _encode(row)[1:-1]
+    rest = f'"manifest":{manifest},"probe":{probe or "null"}'
+    return f'{{"version":{{{plain},{raw}}},{rest}}}'.encode()
 
 
 def _moment(value: datetime | str) -> str:

@@ -141,7 +141,7 @@ def _samples(lists: int, after: bool) -> sa.CompoundSelect[Any]:
     return sa.union_all(*(_sample(_given(f"key{place}"), after) for place in range(lists)))
 
 
-def _sample(key: sa.BindParameter[int], after: bool) -> sa.Select[Any]:
+def _sample(key: sa.BindParameter[int], after: bool) -> sa.Select[int, int, Any, Any]:
     version = SEARCH_ENTRY.c.version_id
     below = [version < _given("after")] if after else []
     newest = sa.select(version).where(SEARCH_ENTRY.c.key_id == key, *below)
@@ -183,7 +183,7 @@ def _is_in(version: sa.ColumnElement[int], key: sa.BindParameter[int]) -> sa.Col
     A scalar subquery, for PostgreSQL turns EXISTS into a join, and may then read the whole list.
     """
     entry = SEARCH_ENTRY.alias()
-    found = sa.select(sa.literal_column("1")).where(
+    found: sa.Select[Any] = sa.select(sa.literal_column("1")).where(
         entry.c.key_id == key, entry.c.version_id == version
     )
     return found.scalar_subquery().is_not(None)

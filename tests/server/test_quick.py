@@ -93,6 +93,7 @@ def asked(world: World, **named: str | int) -> ResolvedVersion:
     assert found == expected
     # Every field is there, not only those that a default would replace.
     assert response.json()["version"].keys() == Version.model_fields.keys()
+    assert response.json().keys() == ResolvedVersion.model_fields.keys()
     return found
 
 
@@ -107,6 +108,9 @@ def test_every_way_to_name_a_version(world: World) -> None:
     assert asked(world, alias="prod").version.aliases == ("canary", "prod")
     assert asked(world, number=1).version.labels == {"task": 'q"ä'}
     assert asked(world, digest=first.digest).version.base == "tiny"
+    with only_the_short_way():  # in the form in which our own client asks
+        for ref in (VersionRef(NAME, alias="prod"), VersionRef(NAME, digest=first.digest)):
+            assert world.registry.resolve(ref).version.digest == first.digest
     world.registry.yank(NAME, second.digest, "bad")
     assert asked(world).version.digest == first.digest
     assert asked(world, number=2).version.yanked == "bad"
@@ -121,6 +125,16 @@ def test_what_is_no_hit_is_answered_by_the_ordinary_route(world: World) -> None:
     assert world.get("?what=1").status_code == 200
     with only_the_short_way():
         assert world.get("?what=1").status_code == 500, "the ordinary route is not asked"
+
+
+def test_a_name_that_two_namespaces_have_is_the_ordinary_routes_to_judge(
+    world: World, tmp_path: Path
+) -> None:
+    push(world.registry, write_adapter(tmp_path / "b", seed=3), "default/only")
+    with only_the_short_way():
+        path = PATH.replace("zh-lang", "only")
+        assert world.get("?alias=latest&bare=true", path=path).status_code == 200
+    assert "REG005" in world.get("?alias=latest&bare=true").json()["detail"]
 
 
 def test_who_may_not_read_is_refused(world: World) -> None:
