@@ -16,11 +16,10 @@ from typing import Any
 import torch
 
 from rankloom import sdk
-from rankloom.apply import compute, workers
+from rankloom.apply import lanes, workers
 from rankloom.digest import of_file
 from rankloom.recipe.methods import METHODS, Method
 from rankloom.recipe.parameters import REQUIRED
-from rankloom_kernels import Workspace
 
 NEEDED = {"t": 0.3, "density": 0.6}
 
@@ -36,7 +35,7 @@ def arguments(method: Method) -> dict[str, Any]:
 
 def digests(folder: Path, tile: int) -> dict[str, str]:
     """Return the digest of each adapter that is saved and of each checkpoint that is made."""
-    workers.Tiles = lambda: compute.Tiles(*(Workspace(tile) for _ in range(3)))  # type: ignore[assignment, misc]
+    workers.Tiles = lambda: lanes.Tiles(tile)  # type: ignore[assignment, misc]
     pair = [folder / "one", folder / "two"]
     made = {}
     with tempfile.TemporaryDirectory() as name:

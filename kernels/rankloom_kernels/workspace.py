@@ -19,10 +19,12 @@ class Workspace:
 
     Args:
         nbytes: size of one tile's accumulator; a single row that is longer gets its own size.
+        pinned: tiles on the CPU are memory that a CUDA device copies from and to by itself.
     """
 
-    def __init__(self, nbytes: int = TILE_BYTES) -> None:
+    def __init__(self, nbytes: int = TILE_BYTES, *, pinned: bool = False) -> None:
         self.nbytes = nbytes
+        self._pinned = pinned
         self._buffers: dict[tuple[torch.device, torch.dtype], torch.Tensor] = {}
 
     @cached_property
@@ -41,6 +43,11 @@ class Workspace:
         need = rows * columns
         held = self._buffers.get((device, dtype))
         if held is None or held.numel() < need:
-            held = torch.empty(max(need, self.nbytes // dtype.itemsize), dtype=dtype, device=device)
+            held = torch.empty(
+                max(need, self.nbytes // dtype.itemsize),
+                dtype=dtype,
+                device=device,
+                pin_memory=self._pinned and device.type == "cpu",
+            )
             self._buffers[device, dtype] = held
         return held[:need].view(rows, columns)

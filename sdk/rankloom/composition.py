@@ -238,7 +238,9 @@ class Composition:
             workers: how many at once; default: threads as torch would use, up to four; a process
                 for each core; all that the cluster has.
             on: what carries it out: ``"threads"`` of this process, ``"processes"``, ``"ray"`` or
-                the address of a cluster, ``"ray://host:10001"``. The bytes are the same.
+                the address of a cluster, ``"ray://host:10001"``. The bytes are the same. With
+                ``"cuda"`` or ``"cuda:1"`` threads let a GPU compute, which may round some sums
+                that lie next to a tie the other way.
             digest: report the digest of what was written.
             progress: called with (bytes written, bytes to write).
 

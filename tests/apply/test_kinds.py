@@ -12,12 +12,11 @@ from lowrank_cases import read_checkpoint
 from parcels import InParcels
 from peft_cases import check
 from rankloom.adapter.change import Computed, ExpertLowRank, LowRank, Replacement, Rows
-from rankloom.apply import checkpoint, compute, workers
+from rankloom.apply import checkpoint, lanes, workers
 from rankloom.apply.checkpoint import apply_to_checkpoint
 from rankloom.base.reader import read
 from rankloom.change.kinds import FORMULAS
 from rankloom.errors import AdapterError, IncompatibleError, UnsupportedAdapterError
-from rankloom_kernels import Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,18 +29,19 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 State = dict[str, torch.Tensor]
 
 
-@pytest.fixture(autouse=True, params=[600, 4 << 20], ids=["small tiles", "one tile, in parcels"])
+WAYS = {
+    "small tiles": lambda: lanes.Tiles(600),  # a few rows, so that seams are seen
+    "parcels": lambda: lanes.Tiles(4 << 20),  # what other machines get of an adapter
+    # Two tiles under way, as with a GPU: what crosses to where it is changed and back is a copy.
+    "a device": lambda: lanes.Tiles.through(torch.device("cpu"), 600),
+}
+
+
+@pytest.fixture(autouse=True, params=WAYS)
 def _tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run everything twice: in tiles of a few rows, so that their seams are seen, and in parcels.
-
-    A parcel holds what other machines get of an adapter.
-    """
-
-    def tiles() -> compute.Tiles:
-        return compute.Tiles(*(Workspace(request.param) for _ in range(3)))
-
-    monkeypatch.setattr(workers, "Tiles", tiles)
-    if request.param != 600:
+    """Run everything in each way."""
+    monkeypatch.setattr(workers, "Tiles", WAYS[request.param])
+    if request.param == "parcels":
         monkeypatch.setattr(checkpoint, "Threads", lambda _: InParcels())
 
 

@@ -36,8 +36,8 @@ _DTYPES = ("float64", "float32", "bfloat16", "float16")
 @click.option(
     "--on",
     default="threads",
-    metavar="threads|processes|ray|ray://HOST:PORT",
-    help="What does the work: this process (default), others of this machine, a Ray cluster.",
+    metavar="threads|cuda|processes|ray|ray://HOST:PORT",
+    help="What does the work: this process (default), its GPU, other processes, a Ray cluster.",
 )
 @click.option(
     "--workers",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections import deque
+from functools import partial
+from itertools import cycle
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -13,26 +15,16 @@ from rankloom.apply.dense import Slabs
 from rankloom.apply.steps import Compute, Copy, Step
 from rankloom.apply.transfer import view_bytes
 from rankloom.change.dtypes import ALL_DTYPES
-from rankloom.change.evaluate import Loaded, Recent, load_all
+from rankloom.change.evaluate import Loaded, load_all
 from rankloom.errors import IncompatibleError
-from rankloom_kernels import Workspace
 
 if TYPE_CHECKING:
+    from rankloom.apply.lanes import Lane, Tiles
     from rankloom.apply.stores import Sources
     from rankloom.apply.transfer import Sink
     from rankloom.tensorfile.header import TensorEntry
 
 _CPU = torch.device("cpu")
-
-
-@dataclass(slots=True)
-class Tiles:
-    """The buffers that every tile of every tensor goes through, for one worker."""
-
-    source: Workspace = field(default_factory=Workspace)
-    result: Workspace = field(default_factory=Workspace)
-    sums: Workspace = field(default_factory=Workspace)
-    recent: Recent = field(default_factory=Recent)
 
 
 def carry_out(step: Step, sources: Sources, sink: Sink, tiles: Tiles) -> bool:
@@ -55,15 +47,23 @@ def carry_out(step: Step, sources: Sources, sink: Sink, tiles: Tiles) -> bool:
         sink.copy_from(sources.open(step.path), step.start, step.offset, step.count)
         return False
     work = _Work(step, sources, tiles)
-    changed = step.old is None or step.new.shape != step.old.shape
-    for start, stop in work.tiles():
-        tile = work.read(start, stop)
-        result = work.result(start, stop)
-        work.fill(result, tile, start)
-        _check_overflow(tile, result, step.new)
-        changed = changed or _differ(result, tile)
-        sink.write_at(view_bytes(result), step.new.start + start * work.width * result.itemsize)
-    return changed
+    under_way: deque[_Tile] = deque()
+    for lane, (start, stop) in zip(cycle(tiles.lanes), work.tiles(), strict=False):
+        if len(under_way) == len(tiles.lanes):
+            work.write(under_way.popleft(), sink)
+        under_way.append(work.begin(lane, start, stop))
+    for one in under_way:
+        work.write(one, sink)
+    return work.has_changed
+
+
+class _Tile(NamedTuple):
+    """Some rows that are being changed."""
+
+    lane: Lane
+    start: int
+    old: torch.Tensor
+    new: torch.Tensor
 
 
 class _Work:
@@ -71,11 +71,14 @@ class _Work:
 
     def __init__(self, step: Compute, sources: Sources, tiles: Tiles) -> None:
         self._step, self._sources, self._tiles = step, sources, tiles
+        self.has_changed = step.old is None or step.new.shape != step.old.shape
         self._dtypes = [ALL_DTYPES[entry.dtype] for entry in (step.old, step.new) if entry]
         contributions = step.placed.contributions if step.placed else ()
         found = blocks(contributions)
         self._blocks = [] if found is None else [(one, self._load(one)) for one in found]
-        self._slabs = Slabs(contributions, sources.read) if found is None else None
+        self._slabs = None
+        if found is None:
+            self._slabs = Slabs(contributions, sources.read, tiles.device)
         shape = step.new.shape
         # A slab is whole along the first axis, so that regions can be cut at its ends.
         self._rows = math.prod(shape[:1] if self._slabs else shape[:-1])
@@ -87,6 +90,7 @@ class _Work:
             block.items,
             transposed=block.transposed,
             dtype=dtype,
+            device=self._tiles.device,
             recent=self._tiles.recent,
             for_bfloat16=set(self._dtypes) == {torch.bfloat16},
         )
@@ -97,22 +101,38 @@ class _Work:
         height = self._tiles.sums.rows(self.width, widest)
         return [(row, min(row + height, self._rows)) for row in range(0, self._rows, height)]
 
-    def read(self, start: int, stop: int) -> torch.Tensor:
+    def begin(self, lane: Lane, start: int, stop: int) -> _Tile:
+        """Read rows and let a lane change them."""
+        old = self._read(lane, start, stop)
+        new = lane.result.tile(stop - start, self.width, ALL_DTYPES[self._step.new.dtype], _CPU)
+        lane.run(partial(self._fill, start), new, old)
+        return _Tile(lane, start, old, new)
+
+    def write(self, tile: _Tile, sink: Sink) -> None:
+        """Write rows once they are changed.
+
+        Raises:
+            IncompatibleError: values overflow the new dtype.
+        """
+        tile.lane.wait()
+        entry = self._step.new
+        _check_overflow(tile.old, tile.new, entry)
+        self.has_changed = self.has_changed or _differ(tile.new, tile.old)
+        sink.write_at(
+            view_bytes(tile.new), entry.start + tile.start * self.width * tile.new.itemsize
+        )
+
+    def _read(self, lane: Lane, start: int, stop: int) -> torch.Tensor:
         """Return rows of the base, or zeros where it has none."""
         old = self._step.old
         if old is None:
-            return self._tiles.source.tile(stop - start, self.width, torch.float32, _CPU).zero_()
-        tile = self._tiles.source.tile(stop - start, self.width, ALL_DTYPES[old.dtype], _CPU)
+            return lane.source.tile(stop - start, self.width, torch.float32, _CPU).zero_()
+        tile = lane.source.tile(stop - start, self.width, ALL_DTYPES[old.dtype], _CPU)
         source = self._sources.open(old.path)
         source.read_into(view_bytes(tile), old.start + start * self.width * tile.itemsize)
         return tile
 
-    def result(self, start: int, stop: int) -> torch.Tensor:
-        """Return where the new rows go."""
-        dtype = ALL_DTYPES[self._step.new.dtype]
-        return self._tiles.result.tile(stop - start, self.width, dtype, _CPU)
-
-    def fill(self, result: torch.Tensor, tile: torch.Tensor, start: int) -> None:
+    def _fill(self, start: int, result: torch.Tensor, tile: torch.Tensor) -> None:
         """Set ``result`` to the rows from ``start`` on, changed."""
         if self._slabs is not None:
             shape = (len(tile), *self._step.new.shape[1:])[: len(self._step.new.shape)]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rankloom.apply.compute import Tiles, carry_out
+from rankloom.apply.compute import carry_out
+from rankloom.apply.lanes import Tiles
 from rankloom.apply.staged import Staged
 from rankloom.apply.steps import Compute
 from rankloom.change.threads import one_thread
@@ -56,6 +57,7 @@ class Job:
         sources: the files of the base.
         stage: where they go.
         done: told of each file that is complete, in any thread, one at a time.
+        device: where sums are formed; ``None``: on the CPU.
     """
 
     def __init__(
@@ -64,8 +66,9 @@ class Job:
         sources: Sources,
         stage: Stage,
         done: Callable[[Staged], None],
+        device: torch.device | None = None,
     ) -> None:
-        self._plans, self._sources = deque(plans), sources
+        self._plans, self._sources, self._device = deque(plans), sources, device
         self._stage, self._tell = stage, done
         self._files: list[_File] = []
         self._lock, self._stopped = threading.Lock(), threading.Event()
@@ -73,6 +76,7 @@ class Job:
         self._news: SimpleQueue[int | None] = SimpleQueue()
         self._finisher = ThreadPoolExecutor(1, thread_name_prefix="rankloom-sync")
         self._finishing: list[Future[None]] = []
+        self._kind = processor(device)
 
     def run(self, workers: int, progress: Callable[[int], None]) -> None:
         """Do all of it, or raise what went wrong once nobody writes any more.
@@ -106,12 +110,13 @@ class Job:
     def _work(self) -> None:
         try:
             torch.set_num_threads(1)  # it counts for each thread
-            tiles, mine = Tiles(), None
-            while not self._stopped.is_set() and (mine := self._next(mine)):
-                with self._lock:
-                    step = mine.waiting.popleft() if mine.waiting else None
-                if step is not None:
-                    self._done(mine, step, carry_out(step, self._sources, mine.sink, tiles))
+            tiles, mine = Tiles.through(self._device) if self._device else Tiles(), None
+            with tiles.active():
+                while not self._stopped.is_set() and (mine := self._next(mine)):
+                    with self._lock:
+                        step = mine.waiting.popleft() if mine.waiting else None
+                    if step is not None:
+                        self._done(mine, step, carry_out(step, self._sources, mine.sink, tiles))
         except BaseException:
             self._stopped.set()
             raise
@@ -149,11 +154,17 @@ class Job:
         plan, token = file.plan, file.sink.finish()
         digest = file.sink.digest() if self._stage.hashes else None
         unchanged = tuple(sorted(file.unchanged))
-        self._tell(Staged(plan.name, plan.nbytes, token, digest, unchanged, processor()))
+        self._tell(Staged(plan.name, plan.nbytes, token, digest, unchanged, self._kind))
 
 
-def processor() -> str:
-    """Return what kind of processor this is: its instructions decide how sums are rounded."""
+def processor(device: torch.device | None = None) -> str:
+    """Return what kind of processor this is: its instructions decide how sums are rounded.
+
+    Args:
+        device: a CUDA device; ``None``: the CPU.
+    """
+    if device is not None:
+        return torch.cuda.get_device_name(device)
     bfloat16 = "with" if multiplies_bfloat16() else "without"
     return f"{torch.backends.cpu.get_cpu_capability()} {bfloat16} bfloat16"
 

@@ -9,6 +9,8 @@ from rankloom.apply.workers import Job, usual_workers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import torch
+
     from rankloom.apply.staged import Staged
     from rankloom.apply.tasks import ShardTask
 
@@ -18,10 +20,11 @@ class Threads:
 
     Args:
         workers: how many threads; ``None``: as many as torch uses, up to four.
+        device: where sums are formed; ``None``: on the CPU.
     """
 
-    def __init__(self, workers: int | None) -> None:
-        self._workers = workers or usual_workers()
+    def __init__(self, workers: int | None, device: torch.device | None = None) -> None:
+        self._workers, self._device = workers or usual_workers(), device
 
     def run(
         self,
@@ -34,4 +37,5 @@ class Threads:
             return
         plans = [task.plan for task in tasks]
         with tasks[0].origin.open() as sources:
-            Job(plans, sources, tasks[0].stage, done).run(self._workers, progress)
+            job = Job(plans, sources, tasks[0].stage, done, self._device)
+            job.run(self._workers, progress)
