@@ -10,7 +10,7 @@ from rankloom import digest as digests
 from rankloom import ref as refs
 from rankloom.errors import ConflictError, ForbiddenError, NotFoundError, RefError
 from rankloom.registry.wire import AliasMove
-from rankloom_server import audit, catalogue, db, namespaces, search_keys
+from rankloom_server import audit, catalogue, db, namespaces, search_keys, signed
 from rankloom_server.access import Scope
 from rankloom_server.models import ADAPTER, ALIAS, VERSION
 
@@ -34,6 +34,7 @@ def set_alias(
         ForbiddenError: the alias is protected.
         NotFoundError: there is no such adapter or version.
         RefError: the alias is malformed, or ``latest``.
+        SignatureError: the namespace demands a signature that the version has not.
     """
     _check_movable(alias)
     _check_protected(connection, actor, adapter, alias)
@@ -41,6 +42,7 @@ def set_alias(
     version = catalogue.version(connection, adapter, request.digest)
     if version.purged_at is not None:
         raise catalogue.purged(version.pinned, version.purged_at)
+    signed.check(connection, adapter, request.digest)
     if request.expected is None:
         changed = _insert(connection, adapter_id, alias, request.digest)
     else:
