@@ -135,6 +135,9 @@ CASES: Mapping[str, Case] = {
     "expression": Case({"target_modules": ".*_proj"}),
     "alpha-fraction": Case({"lora_alpha": 16.5}),
     "alpha-zero": Case({"lora_alpha": 0}),
+    "other-name": Case(
+        tensors=factors({f"wrapper.{name}": shape for name, shape in SHAPES.items()}, RANK)
+    ),
     "trained-tokens": besides(
         {f"{PREFIX}model.embed_tokens.token_adapter.trainable_tokens_delta": zeros(1, 16)},
         trainable_token_indices=[3],

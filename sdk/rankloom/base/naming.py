@@ -86,6 +86,11 @@ def is_known(kind: str) -> bool:
     return kind in _by_type()
 
 
+def is_converted(config: Mapping[str, Any]) -> bool:
+    """Tell whether transformers converts checkpoints of this type of model, not of a class only."""
+    return config.get("model_type") in data()["conversions"]
+
+
 @cache
 def _by_type() -> Mapping[str, tuple[str, ...]]:
     """Return the classes of each model type."""

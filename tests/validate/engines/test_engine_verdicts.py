@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 NAMES = [engine.name for engine in engines()]
 
 SILENT = {
-    "vllm": "missing-layers absent-module layer-beyond smaller other-base",
+    "vllm": "missing-layers absent-module layer-beyond smaller other-base other-name",
     "sglang": "rslora alpha-pattern rank-pattern bias init alora layer-replication bdlora qalora "
     "saved-vocabulary unnamed-vocabulary half-pair missing-layers other-base",
     "tgi": "padded-rank absent-module layer-beyond missing-layers some-layers half-pair embedding "
     "saved-vocabulary dora alpha-pattern rank-pattern bias init alora layer-replication bdlora "
-    "qalora prefix other-base",
+    "qalora prefix other-base other-name",
     "lorax": "padded-rank absent-module layer-beyond missing-layers some-layers half-pair "
     "saved-vocabulary dora rslora alpha-pattern rank-pattern bias init alora layer-replication "
-    "bdlora qalora prefix other-base",
+    "bdlora qalora prefix other-base other-name",
     "llama.cpp": "rslora alpha-pattern alpha-zero init other-base",
     "tensorrt-llm": "alpha-pattern init alora layer-replication bdlora qalora uneven-attention "
     "other-base",
     "ollama": "rslora alpha-pattern alpha-zero init alora layer-replication bdlora qalora "
     "wide-rank other-base",
-    "peft": "prefix absent-module layer-beyond half-pair missing-layers other-base",
+    "peft": "prefix absent-module layer-beyond half-pair missing-layers other-base other-name",
 }
 """What was found to be served wrongly without an error; stated here apart from the data."""
 

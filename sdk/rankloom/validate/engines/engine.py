@@ -76,6 +76,10 @@ class Reads:
         saved: names in ``modules_to_save`` that it takes.
         modules: last names of the modules that it adapts; empty: whatever the model has.
         vocabulary: the largest vocabulary with an adapted head; 0: any.
+        names: under which names it finds a module besides that in memory of the class that the
+            base's config names: ``checkpoint`` (that on disk), ``converted`` (that on disk, where
+            transformers converts this type of model), ``backbone`` (that in memory without the
+            model around it), or else how other names begin that it knows.
     """
 
     required: tuple[str, ...] = ()
@@ -83,6 +87,7 @@ class Reads:
     saved: frozenset[str] = frozenset()
     modules: frozenset[str] = frozenset()
     vocabulary: int = 0
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,9 @@ _ALL = (
     feature("ENG042", "uneven-attention", _B, "The engine fills up missing q, k and v rightly",
             "Train q, k and v together, or apply the adapter to its base.",
             of_base.uneven_attention),
+    feature("ENG043", "other-name", _B, "The engine finds the modules under the adapter's names",
+            "Save the adapter again with PEFT, on the base as the class that its config names.",
+            of_base.other_name),
 )  # fmt: skip
 
 FEATURES: Mapping[str, Feature] = {item.name: item for item in _ALL}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from rankloom.base import tying
+from rankloom.base import naming, tying
 from rankloom.validate.engines.feature import Hit, leaf, some
 from rankloom.validate.engines.of_tensors import layers_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from rankloom.base.model import Base
     from rankloom.validate.engines.selection import Chosen
     from rankloom.validate.engines.subject import Fit, Subject
 
@@ -34,6 +35,40 @@ def beyond(subject: Subject, _: Chosen) -> Iterator[Hit]:
 def _lost(fit: Fit, *, beyond: bool) -> list[str]:
     forms = {_INDEX.sub(".#.", name) for name in fit.base.tensors}
     return [t.name for t in fit.lost if (_INDEX.sub(".#.", t.name) in forms) is beyond]
+
+
+def other_name(subject: Subject, chosen: Chosen) -> Iterator[Hit]:
+    """A module has a name by which rankloom finds it in the base, and the engine does not."""
+    if subject.fit is None:
+        return
+    layout = subject.fit.base.layouts[0]
+    ends = {_end(name) for name in layout.names}
+    names = dict.fromkeys(target.name for target, _ in subject.fit.placed)
+    # What is a part of a fused tensor has no name of its own there.
+    others = [
+        name
+        for name in names
+        if _end(name) in ends and not _is_known(name, subject.fit.base, chosen.engine.reads.names)
+    ]
+    if others:
+        yield Hit(f"{some(others)} has another name in the model", others[0])
+
+
+def _end(name: str) -> str:
+    return ".".join(name.rsplit(".", 2)[-2:])
+
+
+def _is_known(name: str, base: Base, known: Sequence[str]) -> bool:
+    layout = base.layouts[0]
+    bare = name.removeprefix(f"{layout.prefix}.") if layout.prefix else name
+    if name in layout.names or (layout.prefix not in layout.heads and bare in layout.names):
+        return True
+    forms = {
+        "checkpoint": lambda: name in base.tensors,
+        "converted": lambda: name in base.tensors and naming.is_converted(base.config),
+        "backbone": lambda: any(f"{head}.{name}" in layout.names for head in layout.heads),
+    }
+    return any(forms[form]() if form in forms else name.startswith(form) for form in known)
 
 
 def smaller(subject: Subject, _: Chosen) -> Iterator[Hit]:
