@@ -153,5 +153,5 @@ def _sum_again_(
     for some in torch.split(positions, max(1, _BATCH // delta.a.shape[0])):
         i, j = some // columns, some % columns
         b = delta.raw_b.index_select(0, i).double() * delta.coefficients
-        product = (b * delta.a.index_select(1, j).T.double()).sum(1)
+        product = (b * delta.columns.index_select(0, j).double()).sum(1)
         total.put_(some, (weight.take(some).double() + product).to(total.dtype))

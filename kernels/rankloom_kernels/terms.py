@@ -46,6 +46,7 @@ class Folded(NamedTuple):
         raw_b: (out, R), ``b`` before coefficients were multiplied in.
         coefficients: (R,) float64, what each column of ``raw_b`` is multiplied with.
         reach: (out,), no element of that row of the delta is larger: ‖bᵢ‖ · maxⱼ ‖aⱼ‖.
+        columns: (in, R), the transpose of ``a``; a copy if single columns of it will be needed.
         narrow: the same as a product of bfloat16 matrices, if that was asked for and is faster.
     """
 
@@ -54,6 +55,7 @@ class Folded(NamedTuple):
     raw_b: torch.Tensor
     coefficients: torch.Tensor
     reach: torch.Tensor
+    columns: torch.Tensor
     narrow: Narrow | None = None
 
     @property
@@ -101,9 +103,10 @@ def fold(
     b = raw_b.to(dtype) * coefficients.to(dtype)
     # Not norm(): along the first axis it is thirty times slower.
     reach = b.square().sum(1).sqrt_() * a.square().sum(0).max().sqrt_()
-    folded = Folded(b, a, raw_b, coefficients, reach)
+    parts = None
     if for_bfloat16 and dtype == torch.float32:
         alike = len({term.coefficient for term in terms}) == 1
         scale = terms[0].coefficient if alike else 1.0
-        return folded._replace(narrow=narrow(raw_b if alike else b, a, scale))
-    return folded
+        parts = narrow(raw_b if alike else b, a, scale)
+    columns = a.T.contiguous() if parts and parts.error else a.T
+    return Folded(b, a, raw_b, coefficients, reach, columns, parts)

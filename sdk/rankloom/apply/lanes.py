@@ -54,17 +54,18 @@ class Crossing(Lane):
         super().__init__(nbytes, pinned=device.type == "cuda")
         self._device = device
         self._there, self._back = Workspace(nbytes), Workspace(nbytes)
-        self._arrived = torch.cuda.Event() if device.type == "cuda" else None
+        self._arrived: torch.Event | None = None
 
     def run(self, fill: Fill, result: torch.Tensor, tile: torch.Tensor) -> None:
         """See :meth:`Lane.run`."""
-        there = self._there.tile(*tile.shape, tile.dtype, self._device)
-        back = self._back.tile(*result.shape, result.dtype, self._device)
+        (rows, width), device = tile.shape, self._device
+        there = self._there.tile(rows, width, tile.dtype, device)
+        back = self._back.tile(rows, width, result.dtype, device)
         there.copy_(tile, non_blocking=True)
         fill(back, there)
         result.copy_(back, non_blocking=True)
-        if self._arrived is not None:
-            self._arrived.record()
+        if device.type == "cuda":
+            self._arrived = torch.accelerator.current_stream(device).record_event()
 
     def wait(self) -> None:
         """See :meth:`Lane.wait`."""
@@ -107,4 +108,4 @@ class Tiles:
         """Let this thread's work on the device be in order, and that of other threads beside it."""
         if self.device.type != "cuda":
             return nullcontext()
-        return torch.cuda.stream(torch.cuda.Stream(self.device))
+        return torch.cuda.stream(torch.cuda.Stream(self.device))  # type: ignore[no-untyped-call]

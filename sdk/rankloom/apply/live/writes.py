@@ -46,7 +46,7 @@ class Write:
     def nbytes(self) -> int:
         """Bytes of the factors."""
         deltas = [loaded.delta for _, loaded in self.loaded or ()]
-        tensors = [t for delta in deltas for t in (delta.a, delta.b, delta.raw_b)]
+        tensors = [t for delta in deltas for t in (delta.a, delta.b, delta.raw_b, delta.columns)]
         tensors += [t for delta in deltas if delta.narrow for t in (delta.narrow.b, delta.narrow.a)]
         return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors}.values())
 
