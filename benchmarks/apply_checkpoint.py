@@ -344,7 +344,11 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keeps bases and adapters for the next time")
     parser.add_argument("--name", default="apply_checkpoint", help="of the result")
     options = parser.parse_args()
-    results: dict[str, object] = {"threads": options.threads, "rounds": options.rounds}
+    results: dict[str, object] = {
+        "threads": options.threads,
+        "rounds": options.rounds,
+        "load average of the machine before": os.getloadavg(),
+    }
     for gigabytes in options.sizes:
         with tempfile.TemporaryDirectory() as made:
             folder = options.folder / f"{gigabytes:g}" if options.folder else Path(made)
