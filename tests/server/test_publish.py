@@ -1,6 +1,6 @@
 """Publishing when something goes wrong: nothing half-done, and the next attempt succeeds."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,13 +14,13 @@ from adapter_folder import base_record, manifest_of, push, send, write_adapter
 from rankloom import digest as digests
 from rankloom.errors import ConflictError, NotFoundError, RegistryError, UploadCorruptError
 from rankloom.ref import AdapterName
-from rankloom.registry.wire import PutTarget, UploadRequest
+from rankloom.registry.wire import PartTarget, PutTarget, UploadRequest
 from rankloom_server import db
 from rankloom_server.models import UPLOAD, VERSION
 from rankloom_server.publish import journal
 from rankloom_server.service import Service
 from rankloom_server.settings import Settings
-from rankloom_server.store.interface import Store, StoredBlob, blob_key
+from rankloom_server.store.interface import Assembly, Store, StoredBlob, blob_key
 from rankloom_server.store.local import LocalStore
 from rankloom_server.wiring import open_service
 from servers import BUCKET, S3Server
@@ -45,6 +45,20 @@ class Flaky:
     def presign_put(self, digest: str, size: int, *, replace: bool = False) -> PutTarget:
         self._ask()
         return self.inner.presign_put(digest, size, replace=replace)
+
+    def part_bytes(self, size: int) -> int | None:
+        return self.inner.part_bytes(size)
+
+    def assemble(
+        self, digest: str, size: int, parts: Sequence[str], *, replace: bool = False
+    ) -> tuple[PartTarget, ...]:
+        return self.inner.assemble(digest, size, parts, replace=replace)
+
+    def assemblies(self) -> Iterator[Assembly]:
+        return self.inner.assemblies()
+
+    def abandon(self, assembly: Assembly) -> None:
+        self.inner.abandon(assembly)
 
     def presign_get(self, digest: str) -> str:
         return self.inner.presign_get(digest)
