@@ -10,7 +10,7 @@ from lowrank_cases import Case, deltas
 from rankloom.adapter.reader import read
 from rankloom.change.evaluate import load
 from rankloom.change.formula import Sum, Weighted
-from rankloom.change.read import read_finite, read_tensor
+from rankloom.change.read import all_finite, read_finite, read_tensor
 from rankloom.errors import AdapterError, UnsupportedAdapterError
 from rankloom.tensorfile.header import TensorEntry, read_header
 from rankloom.tensorfile.layout import lay_out
@@ -67,6 +67,14 @@ def test_what_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
     path.write_bytes(save({"a": torch.tensor([[1.0, float("nan"), float("inf")] * 2])}))
     with pytest.raises(AdapterError, match=r"NUM001 a in .* 4 values"):
         read_finite(read_header(path).tensors["a"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_finite_values_whose_sum_is_infinite_are_finite(dtype: torch.dtype) -> None:
+    largest = torch.full((4,), torch.finfo(dtype).max, dtype=dtype)
+    assert all_finite(largest)
+    assert not all_finite(torch.tensor([torch.inf, -torch.inf, 1], dtype=dtype))
+    assert not all_finite(torch.tensor([1, torch.nan], dtype=dtype))
     short = TensorEntry(path, "a", "F32", (2, 3), 0, path.stat().st_size + 4)
     with pytest.raises(AdapterError, match=r"FMT008 .* ends inside a"):
         read_tensor(short)
