@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from adapter_folder import manifest_of, push
-from counting_proxy import counting
+from counting_proxy import CountingProxy, counting
 from rankloom import digest as digests
 from rankloom.errors import NotFoundError, RefError, UploadCorruptError
 from rankloom.ref import AdapterName
@@ -240,7 +240,7 @@ print(push(registry, Path(sys.argv[3])).number)
 
 
 def test_a_killed_push_costs_at_most_sixteen_mebibytes(
-    settings: Settings, service: Service, folder: Path, weights: bytes
+    settings: Settings, service: Service, folder: Path
 ) -> None:
     store = service.store
     with served(settings) as (url, token):
@@ -260,19 +260,19 @@ def test_a_killed_push_costs_at_most_sixteen_mebibytes(
     assert fsck.check(service.engine, store, rehash=True).sound
 
 
-def _kill_and_push_again(url: str, token: str, folder: Path, proxy: object) -> None:
+def _kill_and_push_again(url: str, token: str, folder: Path, proxy: CountingProxy) -> None:
     half = sum(file.stat().st_size for file in folder.iterdir()) // 2
     command = [sys.executable, "-c", _PUSH, url, token, str(folder)]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    proxy.pause = 0.002  # type: ignore[attr-defined]
+    proxy.pause = 0.002
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as running:
         end = time.monotonic() + 60
-        while proxy.sent < half:  # type: ignore[attr-defined]
+        while proxy.sent < half:
             assert running.poll() is None
             assert time.monotonic() < end
             time.sleep(0.005)
         running.send_signal(signal.SIGKILL)
         running.communicate()
-    proxy.pause = 0.0  # type: ignore[attr-defined]
+    proxy.pause = 0.0
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
