@@ -5,7 +5,10 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -22,7 +25,9 @@ from lowrank_cases import (
     write_base,
 )
 from rankloom.apply import folder as folder_module
+from rankloom.apply import workers
 from rankloom.apply.checkpoint import apply_to_checkpoint
+from rankloom.apply.staged import FolderStage
 from rankloom.base.reader import read
 from rankloom.composition import Composition, compose
 from rankloom.errors import (
@@ -33,6 +38,10 @@ from rankloom.errors import (
     RankloomWarning,
     RefError,
 )
+
+if TYPE_CHECKING:
+    from rankloom.apply.steps import ShardPlan
+    from rankloom.apply.transfer import LocalSink
 
 UNTIED = "BASE001 identity of .* not checked"
 WEIGHTS = {1: [0.8], 2: [1.0, -0.5], 4: [0.3, -1.2, 2.0, 0.01]}
@@ -144,6 +153,26 @@ def test_any_number_of_workers_writes_the_same_bytes(tmp_path: Path) -> None:
         torch.set_num_threads(before)
     for path in (tmp_path / "out-1").iterdir():
         assert path.read_bytes() == (tmp_path / "out-3" / path.name).read_bytes()
+
+
+def test_workers_help_with_the_only_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_base(tmp_path / "base", shards=1)
+    real, seen = workers.carry_out, set()
+
+    def carry_out(*arguments: Any) -> bool:  # noqa: ANN401
+        seen.add(threading.get_ident())
+        time.sleep(0.02)
+        return real(*arguments)
+
+    def create(stage: FolderStage, plan: ShardPlan) -> LocalSink:
+        time.sleep(0.05)  # the others look for work meanwhile
+        return made(stage, plan)
+
+    made = FolderStage.create
+    monkeypatch.setattr(FolderStage, "create", create)
+    monkeypatch.setattr(workers, "carry_out", carry_out)
+    composed(tmp_path, 1)[0].apply_to(tmp_path / "base", tmp_path / "out", workers=3)
+    assert len(seen) == 3
 
 
 @pytest.mark.filterwarnings("ignore:MRG003")  # that large, as is said

@@ -133,7 +133,7 @@ def test_a_file_is_hashed_in_order_however_many_workers_there_are(
     real = s3.S3Sink.write_at
 
     def write_at(sink: s3.S3Sink, data: memoryview, offset: int) -> None:
-        time.sleep(0.01)  # time enough for another worker to overtake
+        time.sleep(0.01 if offset else 0.2)  # time enough for another worker to overtake
         real(sink, data, offset)
 
     monkeypatch.setattr(s3.S3Sink, "write_at", write_at)

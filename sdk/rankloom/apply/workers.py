@@ -72,6 +72,7 @@ class Job:
         self._stage, self._tell = stage, done
         self._files: list[_File] = []
         self._lock, self._stopped = threading.Lock(), threading.Event()
+        self._making, self._made = 0, threading.Condition(self._lock)  # files that are being made
         # Numbers of bytes for the progress; it is told by the thread that asked for the job.
         self._news: SimpleQueue[int | None] = SimpleQueue()
         self._finisher = ThreadPoolExecutor(1, thread_name_prefix="rankloom-sync")
@@ -128,18 +129,27 @@ class Job:
         with self._lock:
             if mine and mine.waiting:
                 return mine
-            plan = self._plans.popleft() if self._plans else None
-            if plan is None and self._stage.in_order:
-                return None
-            if plan is None:
-                file = max(self._files, key=lambda one: len(one.waiting), default=None)
-                return file if file and file.waiting else None
-        file = _File(plan, self._stage.create(plan), deque(plan.steps), len(plan.steps) + 1)
-        with self._lock:
-            self._files.append(file)
+            if not self._plans:
+                return None if self._stage.in_order else self._most_left()
+            plan = self._plans.popleft()
+            self._making += 1
+        try:
+            file = _File(plan, self._stage.create(plan), deque(plan.steps), len(plan.steps) + 1)
+            with self._lock:
+                self._files.append(file)
+        finally:
+            with self._lock:
+                self._making -= 1
+                self._made.notify_all()
         file.sink.write_at(memoryview(plan.prefix), 0)
         self._done(file, None, changed=True)
         return file
+
+    def _most_left(self) -> _File | None:
+        """Return the file that needs help most; the last one may not be there yet."""
+        self._made.wait_for(lambda: not self._making)
+        file = max(self._files, key=lambda one: len(one.waiting), default=None)
+        return file if file and file.waiting else None
 
     def _done(self, file: _File, step: Step | None, changed: bool) -> None:
         with self._lock:
