@@ -8,7 +8,7 @@ COPY cli cli
 COPY registry_server registry_server
 COPY migrations migrations
 RUN python -m venv /opt/rankloom \
-    && /opt/rankloom/bin/pip install --no-cache-dir --constraint constraints.txt ".[server,postgres,telemetry]"
+    && /opt/rankloom/bin/pip install --no-cache-dir --constraint constraints.txt ".[server,postgres,sign,telemetry]"
 
 FROM python:3.11-slim
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin rankloom \
