@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from rankloom import ref as refs
+from rankloom import semantic
 from rankloom.errors import NotFoundError, RefError
 from rankloom.manifest import Manifest
 from rankloom.registry.wire import (
@@ -37,6 +39,7 @@ VERSION_COLUMNS = (
     ADAPTER.c.name,
     VERSION.c.adapter_id,
     VERSION.c.number,
+    VERSION.c.semver,
     VERSION.c.digest,
     VERSION.c.facts,
     VERSION.c.yanked,
@@ -88,6 +91,8 @@ def row_of(connection: sa.Connection, ref: VersionRef) -> RowMapping:
     Raises:
         NotFoundError: there is no such adapter, version or alias.
     """
+    if ref.semver is not None and semantic.is_range(ref.semver):
+        ref = _highest(connection, ref, ref.semver)
     statement = (
         sa.select(
             *VERSION_COLUMNS,
@@ -107,6 +112,24 @@ def row_of(connection: sa.Connection, ref: VersionRef) -> RowMapping:
     return row
 
 
+def _highest(connection: sa.Connection, ref: VersionRef, wanted: str) -> VersionRef:
+    """Return the ref of the highest version in a range; like ``latest``, it is not yanked."""
+    known = (
+        sa.select(VERSION.c.semver)
+        .join(ADAPTER, VERSION.c.adapter_id == ADAPTER.c.id)
+        .where(
+            is_adapter(ref.adapter),
+            VERSION.c.semver.is_not(None),
+            VERSION.c.yanked.is_(None),
+            VERSION.c.purged_at.is_(None),
+        )
+    )
+    found = semantic.newest(wanted, connection.execute(known).scalars())
+    if found is None:
+        raise unresolved(connection, ref)
+    return replace(ref, semver=found)
+
+
 def resolved(connection: sa.Connection, row: RowMapping) -> ResolvedVersion:
     """Return a version with its manifest from its row."""
     (version,) = versions(connection, [row])
@@ -119,6 +142,8 @@ def _names(ref: VersionRef) -> sa.ColumnElement[bool]:
         return VERSION.c.digest == ref.digest
     if ref.number is not None:
         return VERSION.c.number == ref.number
+    if ref.semver is not None:
+        return VERSION.c.semver == ref.semver
     if ref.alias == refs.LATEST:
         return VERSION.c.number == LATEST
     named = sa.select(ALIAS.c.digest).where(
@@ -313,6 +338,7 @@ def versions(connection: sa.Connection, rows: Iterable[RowMapping]) -> tuple[Ver
             namespace=row["namespace"],
             name=row["name"],
             number=row["number"],
+            semver=row["semver"],
             digest=row["digest"],
             base=row["base"],
             facts=AdapterFacts.model_validate(row["facts"]),

@@ -25,6 +25,7 @@ SQLModel.metadata.naming_convention = {
 # Order and comparison by bytes on both databases, so that pages come in one order everywhere.
 NAME_TYPE = sa.String(96).with_variant(sa.String(96, collation="C"), "postgresql")
 KEY_TYPE = sa.String(255).with_variant(sa.String(255, collation="C"), "postgresql")
+SEMVER_TYPE = sa.String(64).with_variant(sa.String(64, collation="C"), "postgresql")
 DIGEST_TYPE = sa.String(71)
 # Only a plain INTEGER counts up by itself in SQLite; it holds 64 bits there.
 BIG_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
@@ -104,6 +105,7 @@ class VersionRow(SQLModel, table=True):
     __table_args__ = (
         sa.UniqueConstraint("adapter_id", "digest"),
         sa.UniqueConstraint("adapter_id", "number"),
+        sa.Index(None, "adapter_id", "semver", unique=True),
         sa.CheckConstraint("number >= 1", name="number_positive"),
         sa.CheckConstraint("yanked <> ''", name="yanked_has_reason"),
         _digest_check(),
@@ -112,6 +114,7 @@ class VersionRow(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     adapter_id: int = Field(foreign_key="adapter.id")
     number: int
+    semver: str | None = Field(default=None, sa_type=SEMVER_TYPE)
     digest: str = Field(sa_type=DIGEST_TYPE)
     base_id: int | None = Field(default=None, foreign_key="base.id", index=True)
     manifest: str = Field(sa_type=sa.Text)
@@ -224,6 +227,7 @@ class UploadRow(SQLModel, table=True):
     manifest: str = Field(sa_type=sa.Text)
     base_id: int | None = Field(default=None, foreign_key="base.id")
     card: str | None = Field(default=None, sa_type=sa.Text)
+    semver: str | None = Field(default=None, sa_type=SEMVER_TYPE)
     state: str = Field(sa_type=sa.String(16))
     lease_until: datetime = Field(sa_type=UtcDateTime)
     created_at: datetime = Field(sa_type=UtcDateTime)

@@ -140,6 +140,7 @@ class Client:
         *,
         base: PathLike | None = None,
         alias: str | None = None,
+        semver: str | None = None,
         sign_with: SigningKey | PathLike | None = None,
         probe: bool = False,
         progress: Progress | None = None,
@@ -154,6 +155,7 @@ class Client:
                 the adapter's ``base_model_name_or_path``; without either, a warning says that the
                 version is not tied to a base.
             alias: let this alias name the new version.
+            semver: semantic version to give it, e.g. ``1.2.0``; it is one content's for ever.
             sign_with: sign the version with this private key (a PEM file) before the alias moves.
             probe: run the base, which must be a folder, without and with the adapter on a few
                 tokens, and keep the answer beside the version: :meth:`validate` compares it.
@@ -167,6 +169,7 @@ class Client:
             IncompatibleError: it does not fit the base; nothing was sent.
             BackendUnavailableError: the base cannot be run; nothing was sent.
         """
+        from rankloom import semantic
         from rankloom.adapter.reader import read
         from rankloom.registry.pack import card, pack
         from rankloom.registry.push import move_alias, push
@@ -175,6 +178,8 @@ class Client:
         target = ref.AdapterName.parse(name)
         if alias is not None:
             ref.check_name(alias, "alias")
+        if semver is not None:
+            semantic.check(semver)
         self._ask_as_a_job()
         adapter = read(Path(folder))
         known = bases.find(self.registry, self.settings, adapter, base)
@@ -194,6 +199,7 @@ class Client:
             manifest,
             base=recorded,
             card=card(adapter),
+            semver=semver,
             progress=progress,
         )
         if answered is not None:
@@ -543,14 +549,15 @@ class Client:
         )
         if not probe:
             return report
-        if not (bases.is_folder(against) and Path(against).is_dir()):
+        place = Path(against).expanduser()
+        if not (bases.is_folder(against) and place.is_dir()):
             return open_(report, "the base's values are not here: give its folder")
         try:
             part = self._part(folder)
         except AdapterError:
             return open_(report, "the adapter could not be read so far")
         kept = resolved.probe if resolved else None
-        return check(report, part, Path(against), known.fingerprint, kept)
+        return check(report, part, place, known.fingerprint, kept)
 
     def repair(
         self,
@@ -1001,7 +1008,7 @@ def _probe(adapter: Adapter, manifest: Manifest, base: PathLike | None) -> Probe
     from rankloom.probe.take import keep
 
     part = Part(adapter, manifest.digest, str(adapter.path), manifest.base)
-    return keep(part, Path(base), manifest.base)
+    return keep(part, Path(base).expanduser(), manifest.base)
 
 
 def _warn_untied(adapter: Adapter) -> None:

@@ -5,6 +5,8 @@
 ``acme/zh-lang``            the same in namespace ``acme``
 ``zh-lang@v3``              the third version
 ``zh-lang@sha256:…``        the version with that digest
+``zh-lang@1.2.0``           the version that was pushed as semantic version 1.2.0
+``zh-lang@^1.2``            the highest one from 1.2.0 to below 2.0.0 (``~1.2``: below 1.3.0)
 ``zh-lang:prod``            the version that the alias ``prod`` names now
 ``./out``, ``/a``, ``~/a``, ``out/``   a folder
 ==========================  ==========================================================
@@ -30,6 +32,7 @@ DEFAULT_NAMESPACE = "default"
 LATEST = "latest"
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,94}[a-z0-9])?", re.ASCII)
+_SEMANTIC = frozenset("0123456789^~")
 _NUMBER = re.compile(r"v([1-9][0-9]{0,8})", re.ASCII)
 # Windows refuses these as file names whatever their suffix; a pull must work there too.
 _RESERVED = frozenset(
@@ -84,13 +87,14 @@ class AdapterName:
 
 @dataclass(frozen=True, slots=True)
 class VersionRef:
-    """A ref that the registry resolves; exactly one of alias, number and digest is set.
+    """A ref that the registry resolves; one of alias, number, digest and semver is set.
 
     Attributes:
         adapter: whose version it is.
         alias: a movable name of it.
         number: its number.
         digest: its digest.
+        semver: its semantic version, or a range of which the highest is meant.
         bare: the text named no namespace, so who wrote it may have meant another than the default
             one; never so with a digest, which means the same bytes everywhere.
     """
@@ -99,11 +103,14 @@ class VersionRef:
     alias: str | None = None
     number: int | None = None
     digest: str | None = None
+    semver: str | None = None
     bare: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
         if self.digest is not None:
             return f"{self.adapter}@{self.digest}"
+        if self.semver is not None:
+            return f"{self.adapter}@{self.semver}"
         return f"{self.adapter}@v{self.number}" if self.number else f"{self.adapter}:{self.alias}"
 
 
@@ -145,8 +152,13 @@ def _parse_version(text: str) -> VersionRef:
             return VersionRef(adapter, number=int(matched[1]), bare=bare)
         if version.startswith("sha256:"):
             return VersionRef(adapter, digest=digest.parse(version))
+        if version[:1] in _SEMANTIC:
+            from rankloom import semantic
+
+            return VersionRef(adapter, semver=semantic.check_wanted(version), bare=bare)
         message = f"{version[:80]!r} in {text[:120]!r} is not a version"
-        raise RefError(message, hint="write NAME@v3, NAME@sha256:… or, for an alias, NAME:prod")
+        hint = "write NAME@v3, NAME@1.2.0, NAME@sha256:… or, for an alias, NAME:prod"
+        raise RefError(message, hint=hint)
     name, colon, alias = text.partition(":")
     named = check_name(alias, "alias") if colon else LATEST
     return VersionRef(AdapterName.parse(name), alias=named, bare="/" not in name)

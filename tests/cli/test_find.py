@@ -32,3 +32,16 @@ def test_a_deprecated_version_warns_who_pulls_it(run: Run) -> None:
     run("push", "./zh", "zh", "--base", "./base")
     run("remark", "zh", "--deprecated", "use qa")
     assert "deprecated: use qa" in run("pull", "zh").stderr
+
+
+def test_a_semantic_version_is_pushed_shown_and_pulled(run: Run) -> None:
+    run("push", "./zh", "zh", "--base", "./base", "--version", "1.2.0")
+    assert "v1 1.2.0" in run("show", "zh").stdout
+    assert "zh@v1 1.2.0" in run("search", "zh").stdout
+    assert answer(run("pull", "zh@^1", "-o", "out", "--json"))
+    assert (
+        "REG004"
+        in run("push", "./qa", "zh", "--base", "./base", "--version", "1.2.0", code=5).stderr
+    )
+    run("push", "./qa", "zh", "--base", "./base", "--version", "1.2", code=2)
+    run("pull", "zh@^2", "-o", "other", code=4)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.argument("name")
 @click.option("--base", metavar="DIR|NAME", help="The base it was trained on.")
 @click.option("--alias", help="Let this alias name the new version.")
+@click.option("--version", "semver", metavar="1.2.0", help="Its semantic version.")
 @click.option(
     "--sign-with",
     metavar="PEM",
@@ -33,6 +34,7 @@ def push(
     name: str,
     base: str | None,
     alias: str | None,
+    semver: str | None,
     sign_with: str | None,
     *,
     probe: bool,
@@ -54,6 +56,7 @@ def push(
             name,
             base=base,
             alias=alias,
+            semver=semver,
             sign_with=_signing_key(sign_with),
             probe=probe,
             progress=progress,
@@ -157,7 +160,8 @@ def show(name: str, *, as_json: bool) -> None:
 
 
 def _version_row(version: Version) -> tuple[str, ...]:
-    number = f"v{version.number}" + (" (yanked)" if version.yanked is not None else "")
+    number = f"v{version.number}" + (f" {version.semver}" if version.semver else "")
+    number += " (yanked)" if version.yanked is not None else ""
     pushed = version.created_at.strftime("%Y-%m-%d %H:%M")
     return (number, output.short(version.digest), *_facts(version), pushed)
 

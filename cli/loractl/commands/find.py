@@ -64,7 +64,7 @@ def search(
 def _row(version: Version) -> tuple[str, ...]:
     facts = version.facts
     return (
-        f"{version.adapter}@v{version.number}",
+        f"{version.adapter}@v{version.number}" + (f" {version.semver}" if version.semver else ""),
         ", ".join(facts.kinds),
         ", ".join(map(str, facts.ranks)),
         str(len(facts.targets)),

@@ -13,7 +13,7 @@ from rankloom.registry.wire import LargeBlob, Upload
 from rankloom_server import bases, db
 from rankloom_server.access import Scope
 from rankloom_server.models import UPLOAD, UPLOAD_BLOB
-from rankloom_server.publish import claims, declared, quota
+from rankloom_server.publish import claims, declared, numbering, quota
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,6 +38,7 @@ def open_upload(
     The same content again is the same open upload with a fresh lease.
 
     Raises:
+        ConflictError: (REG004) the semantic version is another version's.
         IncompatibleError: the named base is not the manifest's.
         NotFoundError: the named base does not exist.
         ForbiddenError: the namespace would hold more than it may.
@@ -50,6 +51,7 @@ def open_upload(
         if request.base is not None:
             declared.check_base(request.manifest, bases.get(connection, request.base))
         quota.check(connection, adapter.namespace, sizes)
+        numbering.check(connection, adapter, digest, request.semver)
 
     def remember() -> tuple[str, frozenset[str]]:
         with db.write(engine) as connection:
@@ -81,6 +83,7 @@ def _remember(
     changing = {
         "base_id": bases.row_id(request.base),
         "card": request.card,
+        "semver": request.semver,
         "lease_until": now + LEASE,
     }
     same = sa.and_(

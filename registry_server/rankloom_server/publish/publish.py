@@ -23,7 +23,7 @@ from rankloom.recipe.recipe import Lock
 from rankloom.ref import AdapterName
 from rankloom_server import audit, bases, catalogue, db, remarks, search_keys
 from rankloom_server.models import ADAPTER, VERSION, VERSION_FILE, VERSION_PART
-from rankloom_server.publish import claims, facts, journal
+from rankloom_server.publish import claims, facts, journal, numbering
 from rankloom_server.publish.materialise import materialise
 
 if TYPE_CHECKING:
@@ -89,6 +89,8 @@ def _kept(connection: sa.Connection, push: _Push) -> Version | None:
 def _name(connection: sa.Connection, push: _Push, found: AdapterFacts | None) -> Version:
     """Make the version, if it is not there by now; ``found`` is what its verification gave."""
     adapter_id = _lock_adapter(connection, push.adapter, push.row["card"])
+    semver = push.row["semver"]
+    numbering.check(connection, push.adapter, push.row["digest"], semver)
     if _kept(connection, push) is None:
         if found is None:
             message = f"{push.adapter}@{push.row['digest']} was purged meanwhile"
@@ -98,6 +100,7 @@ def _name(connection: sa.Connection, push: _Push, found: AdapterFacts | None) ->
         search_keys.enter(connection, version_id)
     if found is not None:
         claims.note_damage(connection, push.adapter.namespace, push.blobs, damaged=False)
+    numbering.give(connection, adapter_id, push.row["digest"], semver)
     journal.close(connection, push.row["id"], "published")
     return catalogue.version(connection, push.adapter, push.row["digest"])
 

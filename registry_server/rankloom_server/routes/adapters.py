@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from rankloom import digest as digests
 from rankloom import ref as refs
+from rankloom import semantic
 from rankloom.errors import RefError
 from rankloom.ref import VersionRef
 from rankloom.registry import wire
@@ -40,16 +41,19 @@ def _ref(
     alias: str | None = None,
     number: Annotated[int | None, Query(ge=1, le=999_999_999)] = None,
     digest: str | None = None,
+    semver: Annotated[str | None, Query(max_length=semantic.MAX_LENGTH)] = None,
     *,
     bare: bool = False,
 ) -> VersionRef:
-    if sum(part is not None for part in (alias, number, digest)) > 1:
-        message = "a version is named by one of alias, number and digest"
+    if sum(part is not None for part in (alias, number, digest, semver)) > 1:
+        message = "a version is named by one of alias, number, digest and semver"
         raise RefError(message, hint="send only one of them")
     if digest is not None:
         return VersionRef(adapter, digest=digests.parse(digest), bare=bare)
     if number is not None:
         return VersionRef(adapter, number=number, bare=bare)
+    if semver is not None:
+        return VersionRef(adapter, semver=semantic.check_wanted(semver), bare=bare)
     return VersionRef(adapter, alias=refs.check_name(alias or refs.LATEST, "alias"), bare=bare)
 
 

@@ -236,7 +236,7 @@ def _path(adapter: AdapterName) -> str:
 
 def _named(ref: VersionRef) -> dict[str, Any]:
     """Return the query that names a version."""
-    params = {"alias": ref.alias, "number": ref.number, "digest": ref.digest}
+    params = {"alias": ref.alias, "number": ref.number, "digest": ref.digest, "semver": ref.semver}
     return params | ({"bare": True} if ref.bare else {})
 
 

@@ -27,13 +27,14 @@ def push(
     *,
     base: str | None = None,
     card: str | None = None,
+    semver: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Version:
     """Make ``folder`` a version of ``adapter``; the same content again is the same version.
 
     ``progress`` is called with (bytes arrived, bytes that were missing).
     """
-    request = UploadRequest(manifest=manifest, base=base, card=card)
+    request = UploadRequest(manifest=manifest, base=base, card=card, semver=semver)
     upload = registry.open_upload(adapter, request)
     send(registry, folder, manifest, upload, progress)
     return registry.publish(upload.id)

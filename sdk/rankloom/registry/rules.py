@@ -38,6 +38,14 @@ _ALL = (
         "Use 1 to 96 of a-z, 0-9, '.', '_' and '-', with a letter or digit at both ends.",
     ),
     Rule(
+        "REG004",
+        _E,
+        "A semantic version is one content's for ever",
+        "Who pulled 1.2.0 must get the same when pulling it again, and two versions cannot be "
+        "told apart by a name that both have.",
+        "Push the new content as the next semantic version.",
+    ),
+    Rule(
         "REG005",
         _E,
         "A name without a namespace is one adapter's only",

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     ConfigDict,
@@ -14,7 +15,7 @@ from pydantic import (
     StringConstraints,
 )
 
-from rankloom import ref
+from rankloom import ref, semantic
 from rankloom.finding import Severity
 from rankloom.fingerprint import Fingerprint
 from rankloom.manifest import Manifest
@@ -24,6 +25,7 @@ from rankloom.signing.signers import Signer
 
 Word = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
+SemVer = Annotated[str, AfterValidator(semantic.check)]
 LabelValue = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00]+$")]
 MAX_PARTS = 10_000
 """As many parts as S3 takes for one object."""
@@ -75,6 +77,7 @@ class Version(Message):
     namespace: str
     name: str
     number: int
+    semver: str | None = None
     digest: Digest
     base: str | None = None
     facts: AdapterFacts
@@ -169,6 +172,7 @@ class UploadRequest(Message):
 
     manifest: Manifest
     base: Name | None = None
+    semver: SemVer | None = None
     card: str | None = Field(default=None, max_length=1 << 16)
 
 

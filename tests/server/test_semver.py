@@ -1,0 +1,82 @@
+"""Semantic versions: one content's for ever, and found by a range."""
+
+from pathlib import Path
+
+import pytest
+
+from adapter_folder import manifest_of, write_adapter
+from rankloom import ref
+from rankloom.errors import ConflictError, NotFoundError, RefError
+from rankloom.ref import AdapterName
+from rankloom.registry.protocol import Registry
+from rankloom.registry.push import send
+from rankloom.registry.wire import UploadRequest, Version, VersionQuery
+
+NAME = AdapterName("default", "zh")
+
+
+def push(registry: Registry, folder: Path, semver: str | None) -> Version:
+    request = UploadRequest(manifest=manifest_of(folder), semver=semver)
+    upload = registry.open_upload(NAME, request)
+    send(registry, folder, request.manifest, upload)
+    return registry.publish(upload.id)
+
+
+def resolved(registry: Registry, text: str) -> str | None:
+    found = ref.parse(text)
+    assert isinstance(found, ref.VersionRef)
+    return registry.resolve(found).version.semver
+
+
+def test_a_semantic_version_names_one_content_for_ever(registry: Registry, tmp_path: Path) -> None:
+    one, two = (write_adapter(tmp_path / f"a{seed}", seed=seed) for seed in range(2))
+    first = push(registry, one, None)
+    assert first.semver is None
+    # What was pushed without one may be given one later, and the same again changes nothing.
+    for _ in range(2):
+        assert push(registry, one, "1.2.0").digest == first.digest
+        assert resolved(registry, "zh@1.2.0") == "1.2.0"
+    assert push(registry, one, None).semver == "1.2.0"
+    with pytest.raises(ConflictError, match=r"REG004 zh@1\.2\.0 is v1"):
+        push(registry, two, "1.2.0")
+    with pytest.raises(ConflictError, match=r"REG004 zh@v1 is 1\.2\.0 already"):
+        push(registry, one, "1.3.0")
+    assert push(registry, two, "1.10.0-rc.1").number == 2
+    assert registry.show(NAME).versions[1].semver == "1.2.0"
+    shown = registry.search(VersionQuery(latest=False)).items
+    assert [item.semver for item in shown] == ["1.10.0-rc.1", "1.2.0"]
+
+
+def test_two_who_push_one_semantic_version_cannot_both_succeed(
+    registry: Registry, tmp_path: Path
+) -> None:
+    folders = [write_adapter(tmp_path / f"a{seed}", seed=seed) for seed in range(2)]
+    uploads = []
+    for folder in folders:
+        request = UploadRequest(manifest=manifest_of(folder), semver="1.0.0")
+        uploads.append(registry.open_upload(NAME, request))  # neither is a version yet
+        send(registry, folder, request.manifest, uploads[-1])
+    assert registry.publish(uploads[0].id).semver == "1.0.0"
+    with pytest.raises(ConflictError, match="REG004"):
+        registry.publish(uploads[1].id)
+    assert [item.number for item in registry.show(NAME).versions] == [1]
+
+
+def test_a_range_means_the_highest_that_may_be_used(registry: Registry, tmp_path: Path) -> None:
+    for seed, semver in enumerate(("1.9.0", "1.10.0", "1.11.0-rc.1", "2.0.0")):
+        version = push(registry, write_adapter(tmp_path / f"a{seed}", seed=seed), semver)
+    assert resolved(registry, "zh@^1") == resolved(registry, "zh@^1.9.0") == "1.10.0"
+    assert resolved(registry, "zh@~1.9") == "1.9.0"
+    assert resolved(registry, "zh@1.11.0-rc.1") == "1.11.0-rc.1"
+    assert resolved(registry, "zh@^2") == "2.0.0"
+    registry.yank(NAME, version.digest, "bad")
+    for missing in ("zh@^2", "zh@^1.12", "zh@3.0.0"):
+        with pytest.raises(NotFoundError):
+            resolved(registry, missing)
+    assert resolved(registry, "zh@2.0.0") == "2.0.0"  # named exactly, as by its number
+
+
+@pytest.mark.parametrize("bad", ["1.2", "01.0.0", "1.0.0+build", "^1.2.3-rc", "~", "1." + "1" * 80])
+def test_what_is_no_semantic_version_is_refused(bad: str) -> None:
+    with pytest.raises(RefError, match="semantic version"):
+        ref.parse(f"zh@{bad}")
