@@ -180,10 +180,11 @@ def test_a_push_waits_while_its_blob_is_deleted(local: Service, folders: list[Pa
     abandoned(local, folders[0])
     with db.write(local.engine) as connection:
         connection.execute(sa.update(BLOB).values(state="deleting"))
+        connection.execute(sa.update(UPLOAD).values(lease_until=datetime.now(UTC) - DAY))
 
     def finish() -> None:
         time.sleep(0.3)
-        collect(local)
+        collect(local, later=timedelta(0))  # a later one would end the push's lease too
 
     thread = Thread(target=finish)
     thread.start()
