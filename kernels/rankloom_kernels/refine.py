@@ -149,8 +149,8 @@ def _sum_again_(
     total: torch.Tensor, weight: torch.Tensor, delta: Folded, positions: torch.Tensor
 ) -> None:
     """Set the elements at flat positions to their float64 sums."""
-    columns = total.shape[1]
-    for some in torch.split(positions, max(1, _BATCH // delta.a.shape[0])):
+    columns, rank = total.shape[1], max(1, delta.a.shape[0])
+    for some in torch.split(positions, max(1, _BATCH // rank)):
         i, j = some // columns, some % columns
         b = delta.raw_b.index_select(0, i).double() * delta.coefficients
         product = (b * delta.columns.index_select(0, j).double()).sum(1)

@@ -114,6 +114,15 @@ def test_any_shape_rank_coefficient_and_tile(
     assert ((found - merge_reference(weight, terms)).abs() <= bound).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("factors", [torch.float32, torch.bfloat16])
+def test_a_delta_of_rank_0_changes_no_bit(dtype: torch.dtype, factors: torch.dtype) -> None:
+    weight = torch.tensor([[1.5, -0.0, 0.0, 1e-6]]).to(dtype)
+    nothing = Term(torch.zeros(1, 0, dtype=factors), torch.zeros(0, 4, dtype=factors), 1.5)
+    found = merge_(weight.clone(), [nothing])
+    assert torch.equal(found.view(torch.uint8), weight.view(torch.uint8))
+
+
 def test_weight_stored_transposed() -> None:
     weight, terms = make(2, dtype=torch.bfloat16, factors=torch.float32, shape=(48, 96))
     stored = weight.T.contiguous()
