@@ -366,11 +366,14 @@ class Client:
             yield from page.items
             after = page.next
 
-    def search(self, text: str = "", **query: object) -> Iterator[Version]:
+    def search(
+        self, text: str = "", *, same_as: PathLike | None = None, **query: object
+    ) -> Iterator[Version]:
         """Yield the versions that are searched for, newest first.
 
         Args:
             text: words of the adapter's name, namespace or card, whole and in any case.
+            same_as: a ref, or an adapter's folder, whose very tensors they have.
             query: what else must hold; the fields of
                 :class:`rankloom.registry.wire.VersionQuery`, e.g. ``base="llama"``,
                 ``rank_max=16``, ``contains=["q_proj"]``, ``labels=["task=qa"]``.
@@ -383,6 +386,8 @@ class Client:
 
         from rankloom.registry.wire import VersionQuery
 
+        if same_as is not None:
+            query["tensors"] = self._tensors_of(same_as)
         try:
             wanted = VersionQuery.model_validate({"text": text, **query})
         except ValidationError as error:
@@ -396,6 +401,20 @@ class Client:
             after = page.next
             if after is None:
                 return
+
+    def _tensors_of(self, adapter: PathLike) -> str:
+        """Return the digest of the tensors of a version or a folder."""
+        from rankloom.adapter.reader import read
+        from rankloom.tensorfile.tensor_digest import tensor_digest
+
+        where = ref.parse(adapter)
+        if isinstance(where, Path):
+            return tensor_digest(read(where).header.tensors.values())
+        found = self.registry.resolve(where).version.facts.tensors
+        if found is None:
+            message = f"{where} was published before the registry took digests of tensors"
+            raise RefError(message, hint="pull it, and give its folder instead")
+        return found
 
     def remark(
         self,

@@ -49,13 +49,22 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A decoder, an encoder without a head, a model of pictures, and adapters for them."""
     root = tmp_path_factory.mktemp("models")
     encoder = transformers.BertModel(transformers.BertConfig(**SIZES))
-    made = {"llama": build("llama"), "bert": randomised(encoder), "vit": build("vit")}
-    targets = {"llama": ["q_proj", "v_proj"], "bert": ["query"], "vit": ["q_proj"]}
+    made = {
+        "llama": build("llama"),
+        "bert": randomised(encoder),
+        "vit": build("vit"),
+        "clip": build("clip"),
+    }
+    targets = {"llama": ["q_proj", "v_proj"], "bert": ["query"]}
     shown = transformers.utils.logging.is_progress_bar_enabled()
     transformers.logging.disable_progress_bar()
     for name, model in made.items():
         save_model(copy.deepcopy(model).to(torch.bfloat16), root / name)
-        train(model, peft.LoraConfig(r=4, target_modules=targets[name]), root / f"{name}-adapter")
+        train(
+            model,
+            peft.LoraConfig(r=4, target_modules=targets.get(name, ["q_proj"])),
+            root / f"{name}-adapter",
+        )
     if shown:
         transformers.logging.enable_progress_bar()
     return root
@@ -149,9 +158,9 @@ def test_answers_that_overflow_are_found(models: Path, tmp_path: Path) -> None:
 
 
 def test_trained_tokens_are_asked_for(models: Path, tmp_path: Path) -> None:
-    """Another token's answer does not change by them, and so they come first."""
+    """Another token's answer does not change by them, so they come first, special ones too (1)."""
     model = build("llama")
-    for token in (3, 38):
+    for token in (1, 3, 38):
         config = peft.TrainableTokensConfig(target_modules=["embed_tokens"], token_indices=[token])
         train(copy.deepcopy(model), config, tmp_path / f"{token}")
         assert probed(tmp_path / f"{token}", models / "llama")["found"] == {}
@@ -196,6 +205,14 @@ def test_a_float32_copy_answers_the_same(models: Path, tmp_path: Path) -> None:
     assert probed("a", tmp_path / "float32")["checked"] == {"PRB001", "PRB002"}
 
 
+def test_tokens_that_the_base_does_not_have_are_no_crash(models: Path) -> None:
+    run("push", models / "llama-adapter", "a", "--base", models / "llama", "--probe")
+    version, kept = sdk.resolve("a").version, sdk.resolve("a").probe
+    assert kept is not None
+    sdk._default._keep(version, kept.model_copy(update={"tokens": (3, 4000)}))
+    assert "tokens alone" in probed("a", models / "llama", code=3)["why"]["PRB002"]
+
+
 def test_an_effect_below_the_tolerance_is_not_compared(models: Path, tmp_path: Path) -> None:
     small = changed(models / "llama-adapter", tmp_path / "small", B=3e-6)
     run("push", small, "a", "--base", models / "llama", "--probe")
@@ -234,6 +251,8 @@ def test_what_cannot_be_run_is_open(models: Path, tmp_path: Path) -> None:
     assert "give its folder" in shown
     pictures = probed(models / "vit-adapter", models / "vit", code=3)
     assert "takes pixel_values" in pictures["why"]["PRB001"]
+    both = probed(models / "clip-adapter", models / "clip", code=3)
+    assert "CLIPModel does not answer to tokens alone" in both["why"]["PRB001"]
     (tmp_path / "bare").mkdir()
     save_file(load_file(models / "llama/model.safetensors"), tmp_path / "bare/model.safetensors")
     bare = probed(adapter, tmp_path / "bare", code=3)

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 TOLERANCE = 2.0**-13
 """How far a value may be from the recorded one, of the largest recorded value.
 
-float32 itself is off by 2⁻²⁴ in a step; other threads, attention kernels and processors add the
-same terms in another order, which over the layers of a model comes to some 2⁻²⁰. This is a hundred
-times that, and still a hundredth of what most adapters change.
+Other threads, attention kernels and processors add the same terms in another order. Against
+float64, all of these were off by 2⁻²¹ on MiniLM and by less than 2⁻¹⁹ on a random Llama of 16
+layers. The limit is 64 times that; the adapters of the example change the answer by more than 2⁻⁴.
 """
 KEPT = 8
 """How many values of the answer are kept."""

@@ -19,9 +19,9 @@ _START, _STEP = 11, 7919
 
 
 def choose(config: Any, adapter: Adapter) -> tuple[int, ...]:  # noqa: ANN401 - transformers' config
-    """Return the tokens to ask with, none of them special.
+    """Return the tokens to ask with: those that were trained first, then ones that mean nothing.
 
-    Trained tokens come first: an adapter of nothing else changes no answer to others.
+    An adapter of trained tokens alone changes no answer to others.
 
     Args:
         config: of the live model.
@@ -32,9 +32,10 @@ def choose(config: Any, adapter: Adapter) -> tuple[int, ...]:  # noqa: ANN401 - 
     longest = getattr(text, "max_position_embeddings", None) or COUNT
     size = text.vocab_size
     spread = ((_START + _STEP * number) % size for number in range(COUNT + _TRAINED + len(special)))
+    plain = [token for token in spread if token not in special]
     # The order of a dict keeps what comes first, once.
-    wanted = dict.fromkeys([*_trained(adapter, size)[:_TRAINED], *spread])
-    return tuple([token for token in wanted if token not in special][: min(COUNT, longest)])
+    wanted = dict.fromkeys([*_trained(adapter, size)[:_TRAINED], *plain])
+    return tuple(wanted)[: min(COUNT, longest)]
 
 
 def _special(config: Any) -> Iterator[int]:  # noqa: ANN401 - transformers' config
