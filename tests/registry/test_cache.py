@@ -147,10 +147,10 @@ def test_a_flipped_bit_is_found_and_only_repair_removes_it(pulled: Cache, lone: 
         assert (client.pull("zh") / "adapter_model.safetensors").read_bytes() != bytes(data)
 
 
-@pytest.mark.parametrize("damage", ["changed", "gone", "record", "no record"])
-def test_a_damaged_folder_is_found_though_its_blobs_are_sound(pulled: Cache, damage: str) -> None:
-    digest = pulled.survey().versions[0].digest
-    folder = layout.version(pulled.folder, digest)
+def harm(cache: Cache, damage: str) -> Path:
+    """Harm the folder of a version, not its blobs."""
+    digest = cache.survey().versions[0].digest
+    folder = layout.version(cache.folder, digest)
     weights, record = folder / "adapter_model.safetensors", folder / RECORD
     manifest = read_record(folder)
     assert manifest is not None
@@ -159,9 +159,27 @@ def test_a_damaged_folder_is_found_though_its_blobs_are_sound(pulled: Cache, dam
         weights.write_bytes(b"others")
     elif damage == "record":
         record.write_bytes(manifest.model_copy(update={"base": None}).record())
+    return folder
+
+
+DAMAGES = pytest.mark.parametrize("damage", ["changed", "gone", "record", "no record"])
+
+
+@DAMAGES
+def test_a_damaged_folder_is_found_though_its_blobs_are_sound(pulled: Cache, damage: str) -> None:
+    folder = harm(pulled, damage)
     (found,) = pulled.verify(repair=True).damaged
-    assert (found.path, found.digest) == (folder, digest)
+    assert (found.path, found.digest) == (folder, folder.name.replace("-", ":"))
     assert not folder.exists()
+    assert pulled.verify().damaged == ()
+
+
+@DAMAGES
+def test_a_pull_mends_a_damaged_folder(pulled: Cache, damage: str) -> None:
+    folder = harm(pulled, damage)
+    (name,) = pulled.survey().versions[0].refs
+    with Client() as client:
+        assert client.pull(name) == folder
     assert pulled.verify().damaged == ()
 
 

@@ -128,6 +128,10 @@ class Cache:
         return prune(self.folder, older_than=older_than, max_bytes=max_bytes, dry=dry)
 
     def _is_whole(self, target: Path, manifest: Manifest) -> bool:
+        """Tell whether a folder holds the version's files and its record."""
+        record = target / RECORD
+        if not record.is_file() or record.read_bytes() != manifest.record():
+            return False
         return all(self._has(target / entry.path, entry) for entry in manifest.files)
 
     def _has(self, path: Path, entry: FileEntry) -> bool:
