@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING
 
+import boto3
 import pytest
+from botocore.exceptions import ResponseStreamingError
+from botocore.response import StreamingBody
 
 from lowrank_cases import Case, part, write_base
-from rankloom.apply import s3
+from rankloom.apply import s3, s3_files
 from rankloom.apply.s3_output import S3Output
 from rankloom.apply.staged import S3Stage
 from rankloom.composition import Composition, compose
-from rankloom.errors import BaseError, ConflictError, IntegrityError, RefError
+from rankloom.errors import (
+    BackendUnavailableError,
+    BaseError,
+    ConflictError,
+    IntegrityError,
+    NotFoundError,
+    RefError,
+)
 from s3_cases import contents, local, new_url, uploaded
 from servers import BUCKET
 
@@ -61,11 +72,11 @@ def test_several_parts_are_one_file(
     client: S3Client,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(s3, "PART_BYTES", 5 << 20)  # S3's smallest
+    monkeypatch.setattr(s3_files, "PART_BYTES", 5 << 20)  # S3's smallest
     url, size = new_url(), 12 << 20
     data = bytes(range(256)) * (size // 256)
     prefix = s3.Prefix(url)
-    sink = s3.S3Sink(prefix, "a", size)
+    sink = s3_files.S3Sink(prefix, "a", size)
     for start in reversed(range(0, size, 3 << 20)):
         sink.write_at(memoryview(data)[start : start + (3 << 20)], start)
     token = sink.finish()
@@ -130,13 +141,13 @@ def test_a_file_is_hashed_in_order_however_many_workers_there_are(
     write_base(tmp_path / "base", shards=1)
     Case().write(tmp_path / "adapter")
     composition = compose([part(tmp_path / "adapter")])
-    real = s3.S3Sink.write_at
+    real = s3_files.S3Sink.write_at
 
-    def write_at(sink: s3.S3Sink, data: memoryview, offset: int) -> None:
+    def write_at(sink: s3_files.S3Sink, data: memoryview, offset: int) -> None:
         time.sleep(0.01 if offset else 0.2)  # time enough for another worker to overtake
         real(sink, data, offset)
 
-    monkeypatch.setattr(s3.S3Sink, "write_at", write_at)
+    monkeypatch.setattr(s3_files.S3Sink, "write_at", write_at)
     here = composition.apply_to(tmp_path / "base", tmp_path / "out", digest=True)
     there = composition.apply_to(tmp_path / "base", new_url(), workers=4, digest=True)
     assert here.digest == there.digest
@@ -169,7 +180,7 @@ def test_a_run_that_was_interrupted_is_taken_up(
     planned = []
     real = S3Stage.create
 
-    def create(stage: S3Stage, plan: ShardPlan) -> s3.S3Sink:
+    def create(stage: S3Stage, plan: ShardPlan) -> s3_files.S3Sink:
         planned.append(plan.name)
         return real(stage, plan)
 
@@ -243,18 +254,69 @@ def test_what_was_uploaded_wrong_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     url, target = uploaded(client, tmp_path / "base"), new_url()
-    real = s3.S3Sink.write_at
+    real = s3_files.S3Sink.write_at
 
-    def write_at(sink: s3.S3Sink, data: memoryview, offset: int) -> None:
+    def write_at(sink: s3_files.S3Sink, data: memoryview, offset: int) -> None:
         real(sink, memoryview(bytes(data)[::-1]), offset)
 
-    def copy_from(sink: s3.S3Sink, source: Source, start: int, offset: int, count: int) -> None:
+    def copy_from(
+        sink: s3_files.S3Sink, source: Source, start: int, offset: int, count: int
+    ) -> None:
         buffer = memoryview(bytearray(count))
         source.read_into(buffer, start)
         real(sink, buffer, offset)
 
-    monkeypatch.setattr(s3.S3Sink, "write_at", write_at)
-    monkeypatch.setattr(s3.S3Sink, "copy_from", copy_from)  # headers stay as they are
+    monkeypatch.setattr(s3_files.S3Sink, "write_at", write_at)
+    monkeypatch.setattr(s3_files.S3Sink, "copy_from", copy_from)  # headers stay as they are
     with pytest.raises(IntegrityError, match="MRG009"):
         composition.apply_to(url, target)
     assert not contents(client, target)
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again(
+    tmp_path: Path,
+    client: S3Client,
+    composition: Composition,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url, target = uploaded(client, tmp_path / "base"), new_url()
+    real, asked = StreamingBody.read, threading.local()
+
+    def read(body: StreamingBody, *arguments: int) -> bytes:
+        asked.count = getattr(asked, "count", 0) + 1
+        if asked.count % 4:  # three times out of four
+            raise ResponseStreamingError(error="the line is cut")
+        return real(body, *arguments)
+
+    monkeypatch.setattr(StreamingBody, "read", read)
+    composition.apply_to(url, target, workers=1)
+    assert asked.count >= 4
+    monkeypatch.setattr(StreamingBody, "read", real)
+    composition.apply_to(tmp_path / "base", tmp_path / "out")
+    assert contents(client, target) == local(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "error", "match"),
+    [
+        ("AWS_SECRET_ACCESS_KEY", "wrong", BackendUnavailableError, "S3 refuses s3://"),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:9", BackendUnavailableError, "cannot be reached"),
+        ("", "", NotFoundError, "there is no s3://"),
+    ],
+)
+def test_what_s3_refuses_is_said_in_words(
+    client: S3Client,
+    composition: Composition,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    value: str,
+    error: type[Exception],
+    match: str,
+) -> None:
+    if variable:
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it has read the environment once
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    url = new_url() if variable else f"s3://{BUCKET}-other/base"
+    with pytest.raises(error, match=match):
+        composition.apply_to(url, new_url())

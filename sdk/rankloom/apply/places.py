@@ -9,7 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from rankloom.apply.s3 import Prefix, S3Source, is_s3, shadow
+from rankloom.apply.s3 import Prefix, is_s3
+from rankloom.apply.s3_files import S3Source, shadow
 from rankloom.apply.stores import Sources
 from rankloom.apply.transfer import LocalSource
 from rankloom.base.reader import read

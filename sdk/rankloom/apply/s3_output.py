@@ -9,7 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from rankloom.apply.s3 import Prefix, S3Source
+from rankloom.apply.s3 import Prefix
+from rankloom.apply.s3_files import S3Source
 from rankloom.apply.staged import Finished, S3Stage
 from rankloom.apply.stores import Sources
 from rankloom.errors import ConflictError

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from uuid import uuid4
 
-from rankloom.apply.s3 import Prefix, S3Sink
+from rankloom.apply.s3 import Prefix
+from rankloom.apply.s3_files import S3Sink
 from rankloom.apply.transfer import LocalSink
 from rankloom.errors import BackendUnavailableError
 
