@@ -93,6 +93,7 @@ def _keys(connection: sa.Connection, query: VersionQuery) -> list[str]:
         *(f"label:{label}" for label in query.labels),
         *([f"kind:{query.kind}"] if query.kind else []),
         *([f"creator:{query.creator}"] if query.creator else []),
+        *([f"tensors:{query.tensors}"] if query.tensors else []),
         *([f"in:{query.namespace}"] if query.namespace else []),
         *([search_keys.LATEST] if query.latest else []),
     ]
@@ -163,7 +164,9 @@ def _statement(shape: _Shape) -> sa.Select[Any]:
     if shape.lists:
         walked = SEARCH_ENTRY.alias("walked")
         order, rank = walked.c.version_id, walked.c.rank
-        source = walked.join(catalogue.VERSIONS, VERSION.c.id == order)
+        # As a sum it can only be looked up: PostgreSQL, which cannot tell how few of the walked
+        # will be left, might else read all versions beside them.
+        source = walked.join(catalogue.VERSIONS, VERSION.c.id == order + sa.literal_column("0"))
         conditions.append(walked.c.key_id == _given("key0"))
     if shape.after:
         conditions.append(order < _given("after"))
