@@ -33,7 +33,7 @@ from rankloom_server.settings import Settings
 from rankloom_server.store.interface import PARTING
 from rankloom_server.store.local import LocalStore
 from rankloom_server.wiring import open_service
-from servers import served
+from servers import S3Server, served
 
 NAME = AdapterName("default", "zh-lang")
 WEIGHTS = "adapter_model.safetensors"
@@ -193,10 +193,14 @@ def test_parts_are_collected_when_the_lease_is_over(
         now = datetime.now(UTC) + timedelta(days=days)
         return Collector(service.engine, service.store, LOCAL, now=now).run().abandoned
 
-    assert abandoned(0) == 0
-    with db.write(service.engine) as connection:
-        far = datetime.now(UTC) + timedelta(days=20)
-        connection.execute(sa.update(UPLOAD).values(lease_until=far))
+    def lease_until(days: float) -> None:
+        with db.write(service.engine) as connection:
+            when = datetime.now(UTC) + timedelta(days=days)
+            connection.execute(sa.update(UPLOAD).values(lease_until=when))
+
+    lease_until(-0.5)
+    assert abandoned(0) == 0, "its last part is young"
+    lease_until(20)
     assert abandoned(10) == 0, "somebody goes on with it"
     assert len(service.assemble(upload.id, large.digest, request).missing) == len(missing) - 1
     assert abandoned(30) == 1
@@ -227,6 +231,18 @@ def test_two_pushers_of_one_large_blob_end_in_one_version(
             thread.join()
     assert found[0] == found[1]
     assert fsck.check(service.engine, service.store, rehash=True).sound
+
+
+@pytest.mark.services
+def test_on_s3_parts_do_not_pass_the_api(seaweedfs: S3Server, folder: Path, tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path / "data", **seaweedfs.settings())
+    with served(settings) as (url, token):
+        place = urlsplit(url)
+        with counting((place.hostname or "", place.port or 0)) as proxy:
+            registry = HttpRegistry(proxy.url, token)
+            assert push(registry, folder).number == 1
+            registry.close()
+            assert 0 < proxy.sent < 20_000, "messages only"
 
 
 _PUSH = """
