@@ -13,11 +13,12 @@ from safetensors.numpy import save_file
 
 from adapter_folder import base_record, fingerprint, manifest_of, push, send, write_adapter
 from rankloom.errors import ForbiddenError, NotFoundError, RefError
-from rankloom.ref import AdapterName
+from rankloom.ref import AdapterName, VersionRef
 from rankloom.registry.protocol import Registry
 from rankloom.registry.wire import (
     AliasRequest,
     NamespaceRules,
+    Probe,
     Remarks,
     UploadRequest,
     Version,
@@ -260,6 +261,22 @@ def test_remarks_are_said_beside_the_content(registry: Registry, tmp_path: Path)
     assert (found.metrics, found.deprecated) == ({}, None)
     with pytest.raises(NotFoundError):
         registry.remark(version.adapter, "sha256:" + "0" * 64, said)
+
+
+def test_a_probe_is_kept_until_something_else_is_said(registry: Registry, tmp_path: Path) -> None:
+    version = push(registry, write_adapter(tmp_path / "a"))
+    where = VersionRef(version.adapter, digest=version.digest)
+    assert registry.resolve(where).probe is None
+    probe = Probe(
+        what="logits", tokens=(3, 1), base=version.digest, top=((7, 0.1), (2, -1e-30)), norm=1.5,
+        effect=0.25, tolerance=2.0**-13,
+    )  # fmt: skip
+    registry.remark(version.adapter, version.digest, Remarks(probe=probe))
+    assert registry.resolve(where).probe == probe
+    assert push(registry, tmp_path / "a").digest == version.digest
+    assert registry.resolve(where).probe == probe
+    registry.remark(version.adapter, version.digest, Remarks())
+    assert registry.resolve(where).probe is None
 
 
 def test_a_changed_card_changes_what_is_found(registry: Registry, tmp_path: Path) -> None:

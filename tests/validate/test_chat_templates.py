@@ -23,6 +23,11 @@ ENDLESS = {
         "{% for k in range(9) %}{% endfor %}{% endfor %}",
         "loops over a range within",
     ),
+    "ranges of many times the messages": (
+        "{% for i in range(99999 * (messages|length)) %}{% for j in range(i) %}{% endfor %}"
+        "{% for k in range(m|length * 9) %}{% endfor %}{% endfor %}",
+        "loops over a range within",
+    ),
     "a large number": ("{{ 'a' * 1000000 }}", "counts far: \" '' * 1000000 \""),
     "a large number in parts": ("{{ 'a' * 10_000_000 }}", "counts far"),
     "a large number with an exponent": ("{% for i in range(1e9|int) %}{% endfor %}", "counts far"),
@@ -34,6 +39,10 @@ SOUND = {
     "messages in turn": "{% for m in messages %}{{ m.role }}{% endfor %}",
     "one range in a loop over messages": (
         "{% for m in messages %}{% for i in range(m.n) %}{% endfor %}{% endfor %}"
+    ),
+    "ranges as long as the messages": (
+        "{% for i in range(messages | length) %}{% for j in range(loop.index0 - 1, -1, -1) %}"
+        "{% for k in range(loop.index0 + 1, messages|length) %}{% endfor %}{% endfor %}{% endfor %}"
     ),
     "ranges one behind the other": (
         "{% for i in range(9) %}a{% endfor %}{% for i in range(9) %}b{% endfor %}"

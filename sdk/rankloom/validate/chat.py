@@ -21,6 +21,8 @@ _JSON = ("chat_template.json", "tokenizer_config.json")
 _MAX_BYTES = 8 << 20
 _MAX_CHARS = 1 << 18
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
+_OF_INPUT = re.compile(r"\|\s*(?:length|count)\b|\bloop\.")
+_MORE = re.compile(r"\*|\d{3}")
 _LARGE = re.compile(r"(?<![\w.])\d{6,}|\*\*|\d[eE]\d|\d_\d")
 
 
@@ -93,12 +95,17 @@ def _endless(text: str) -> str:
             return f"counts far: {tag[:80]!r}"
         word = tag.lstrip("-+ \t\r\n")
         if word.startswith("for"):
-            depth.append("range" in tag)
+            depth.append("range" in tag and not _is_as_long_as_its_input(tag))
         elif word.startswith("endfor") and depth:
             depth.pop()
         if sum(depth) > 1:
             return f"loops over a range within a loop over a range: {tag[:80]!r}"
     return ""
+
+
+def _is_as_long_as_its_input(tag: str) -> bool:
+    """Tell whether a range ends with a list that is given, such as that of the messages."""
+    return bool(_OF_INPUT.search(tag)) and not _MORE.search(tag)
 
 
 def _code(text: str) -> Iterator[str]:
