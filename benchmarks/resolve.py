@@ -118,7 +118,7 @@ def mlflow(program: str, folder: Path, database: str) -> Iterator[Target]:
         api = f"{url}/api/2.0/mlflow"
         for path, body in (
             ("registered-models/create", {"name": NAME}),
-            ("model-versions/create", {"name": NAME, "source": "mlflow-artifacts:/models/x"}),
+            ("model-versions/create", {"name": NAME, "source": "s3://bucket/x"}),
             ("registered-models/alias", {"name": NAME, "alias": "prod", "version": "1"}),
         ):
             httpx.post(f"{api}/{path}", json=body, timeout=60).raise_for_status()
@@ -137,7 +137,7 @@ def run(kind: str, program: str | None, seconds: int, rounds: int) -> dict[str, 
         if kind == "postgresql":
             server = stack.enter_context(running_postgres())
             ours_at = server.new_database()
-            mlflow_at = server.new_database().replace("postgresql://", "postgresql+psycopg2://")
+            mlflow_at = server.url.replace("postgresql://", "postgresql+psycopg2://")
             settings = {"database_url": ours_at}
         target, digest = stack.enter_context(ours(folder / "data", settings))
         targets = {"ours": target, "one row": stack.enter_context(peer(folder, ours_at, digest))}
