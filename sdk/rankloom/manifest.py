@@ -21,6 +21,12 @@ RECORD = "rankloom.json"
 MAX_FILES = 64
 MAX_FILE_BYTES = 5 << 30
 """One PUT to S3 carries at most 5 GiB."""
+MAX_CARD = 1 << 16
+"""Characters of the card beside a version."""
+MAX_RECORD_BYTES = 16 << 20
+"""A lock has some kilobytes for each adapter."""
+
+_BY_HAND = f"remove {RECORD} if you changed it by hand"
 
 
 def _check_path(path: str) -> str:
@@ -87,8 +93,11 @@ def read_record(folder: Path) -> Manifest | None:
     path = folder / RECORD
     if not path.is_file():
         return None
+    if path.stat().st_size > MAX_RECORD_BYTES:
+        message = f"CFG001 {path} is larger than {MAX_RECORD_BYTES} bytes"
+        raise AdapterError(message, hint=_BY_HAND)
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
         message = f"CFG001 {path} is not a manifest: {error.errors()[0]['msg']}"
-        raise AdapterError(message, hint=f"remove {RECORD} if you changed it by hand") from error
+        raise AdapterError(message, hint=_BY_HAND) from error

@@ -64,6 +64,16 @@ def magnitudes(*, use_dora: bool) -> Make:
     return lambda place: adapter(place / "adapter", factors() | vectors, use_dora=use_dora)
 
 
+def padded(name: str) -> Make:
+    """Return what writes the usual adapter with a file that has 3 GB, none of them on the disk."""
+
+    def make(place: Path) -> None:
+        with (adapter(place / "adapter") / name).open("ab") as stream:
+            stream.truncate(3 << 30)
+
+    return make
+
+
 def flipped(place: Path) -> None:
     """Write a version as it was pulled, and then change the config beside the same weights."""
     recorded(adapter(place / "adapter"))
@@ -79,6 +89,8 @@ ROWS = (
     Row(29, "config is no JSON", text("{"), "CFG001"),
     Row(29, "byte order mark before the config", text("\ufeff" + CONFIG), "CFG001"),
     Row(29, "config over 1 MB", text(CONFIG[:-1] + " " * 1_000_000 + "}"), "CFG001"),
+    Row(29, "config of 3 GB", padded("adapter_config.json"), "CFG001", sent=False),
+    Row(29, "rankloom.json of 3 GB", padded("rankloom.json"), "CFG001", sent=False),
     Row(29, "config is an array", text("[]"), "CFG001"),
     Row(29, "config 100000 lists deep", text("[" * 100_000 + "]" * 100_000), "CFG001"),
     Row(29, "number of 100000 digits", literal("r", "9" * 100_000), "CFG001"),

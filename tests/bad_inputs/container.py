@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bad_inputs.row import Row
+from bad_inputs.row import PUSH, Row
 from folders import PREFIX, adapter, config, factors, file_bytes, header_of, tensor, tensor_file
 from rule_cases import DATA, LFS, blank_header, empty_tensors, first, header, offset_by, repeated
 
@@ -80,6 +80,11 @@ def deep(depth: int) -> str:
     return '{"a":' + "[" * depth + "]" * depth + "}"
 
 
+def many(value: str) -> str:
+    """Return a header of very many small values, each of which becomes an object."""
+    return "{" + ",".join(f'"{number}":{value}' for number in range(700_000)) + "}"
+
+
 def same_range(found: dict[str, Any]) -> None:
     """Let the second tensor lie where the first does."""
     one, _, third, *_ = found
@@ -137,6 +142,8 @@ ROWS = (
         "FMT010",
     ),
     Row(22, "20000 empty tensors", file(empty_tensors(20_000)), "FMT011"),
+    Row(22, "700000 empty entries", said(many("{}")), "FMT011"),
+    Row(22, "700000 empty lists", said(many("[]")), "FMT011"),
     Row(23, "key with null", key("a\0b"), "FMT012"),
     Row(23, "key empty", key(""), "FMT012"),
     Row(23, "key of 1 MB", key("a" * (1 << 20)), "FMT012"),
@@ -160,5 +167,6 @@ ROWS = (
         for name in ("adapter_model.bin", "model.pt", "handler.py", "libx.so", "x.gguf")
     ),
     Row(28, "metadata over 64 KB", file(tensor_file(factors(), {"a": "x" * 70_000})), "FMT016"),
+    Row(28, "card of 70000 letters", beside("README.md", b"x" * 70_000), "", PUSH, 6, says="65536"),
     Row(28, "metadata clears the screen", file(tensor_file(factors(), {"a": "\x1b[2J"})), "FMT016"),
 )

@@ -6,8 +6,8 @@ import functools
 from typing import TYPE_CHECKING
 
 from rankloom import digest
-from rankloom.errors import IntegrityError
-from rankloom.manifest import RECORD, FileEntry, Manifest
+from rankloom.errors import AdapterError, IntegrityError
+from rankloom.manifest import MAX_CARD, RECORD, FileEntry, Manifest
 from rankloom.registry import crew
 
 if TYPE_CHECKING:
@@ -38,9 +38,20 @@ def pack(adapter: Adapter, base: Fingerprint | None = None) -> Manifest:
 
 
 def card(adapter: Adapter) -> str | None:
-    """Return the text of the adapter's card, if its folder has one."""
+    """Return the text of the adapter's card, if its folder has one.
+
+    Raises:
+        AdapterError: it is longer than a registry keeps.
+    """
     path = adapter.path / CARD
-    return path.read_text("utf-8", errors="replace") if path.is_file() else None
+    if not path.is_file():
+        return None
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        text = stream.read(MAX_CARD + 1)
+    if len(text) > MAX_CARD:
+        message = f"{path} is longer than the {MAX_CARD} characters of a card"
+        raise AdapterError(message, hint="shorten it, or keep what is long in a file elsewhere")
+    return text
 
 
 def entries(folder: Path, paths: Sequence[Path]) -> tuple[FileEntry, ...]:

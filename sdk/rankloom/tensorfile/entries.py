@@ -61,6 +61,26 @@ def check_counts(count: int, limit: int) -> None:
         raise Defect("FMT011", f"the file lists {count} tensors, more than {limit}")
 
 
+def check_signs(text: bytes, tensors: int, others: int) -> None:
+    """Refuse a text with more values than headers have, before it is parsed.
+
+    A value of two bytes becomes an object of a hundred: a text of 90 MB would fill gigabytes.
+
+    Args:
+        text: the header.
+        tensors: how many tensors it may have.
+        others: how often a sign may stand in texts and elsewhere.
+
+    Raises:
+        Defect: FMT011.
+    """
+    # An entry has one, two, and four besides those of its shape.
+    for sign, each in ((b"{", 2), (b"[", 2), (b",", 12)):
+        if (count := text.count(sign)) > each * tensors + others:
+            what = f"the header has {count} times {sign.decode()!r}, more than {tensors} tensors"
+            raise Defect("FMT011", what)
+
+
 def check_empty(tensors: Iterable[TensorEntry], limit: int) -> None:
     """Refuse more than ``limit`` tensors without a value.
 

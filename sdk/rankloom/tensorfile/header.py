@@ -182,6 +182,7 @@ def _length(prefix: bytes, size: int, limits: HeaderLimits) -> int:
 
 
 def _parse(text: bytes, size: int, path: Path, limits: HeaderLimits) -> Header:
+    entries.check_signs(text, limits.tensors, limits.metadata_chars)
     header = strict_json.load_object(text)
     metadata = entries.check_metadata(header.pop("__metadata__", {}), limits.metadata_chars)
     entries.check_counts(len(header), limits.tensors)

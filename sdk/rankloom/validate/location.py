@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankloom.adapter.config import FILE as CONFIG
+from rankloom.adapter.config_reader import MAX_BYTES
 from rankloom.adapter.folder import TENSORS
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def _lines(config: Path) -> dict[str, int]:
     """Return the line of each field; of a name that occurs twice, that of the outermost one."""
     found: dict[str, tuple[int, int]] = {}
     try:
-        text = config.read_text("utf-8")
+        text = config.read_text("utf-8") if config.stat().st_size <= MAX_BYTES else ""
     except (OSError, ValueError):
         return {}
     for number, line in enumerate(text.splitlines(), 1):
