@@ -4,8 +4,8 @@ A program of its own, since Ray takes over signals, threads and warnings of the 
 
     python tests/ray_world.py FOLDER BASE OUTPUT
 
-FOLDER holds ``base`` and ``adapter``. What is left of the cluster applies once more, from BASE to
-OUTPUT in S3. Prints both digests as JSON.
+FOLDER holds ``base`` and ``adapter``. What is left of the cluster applies once more, asked
+from outside it, from BASE to OUTPUT in S3. Prints both digests as JSON.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gate import Gate, lives
+from servers import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,13 +29,15 @@ if TYPE_CHECKING:
 def main(folder: Path, base: str, out: str) -> None:
     """Apply on three machines, of which the second is killed while all of them write."""
     gate = Gate(folder / "gate")
-    # Before Ray is imported. Without the second one it gives up the loopback address.
+    # Set before Ray is imported. Without the second it takes another address than the loopback.
     local = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
     os.environ.update(local, RAY_TMPDIR=str(folder / "ray"), **gate.environment)
     from ray.cluster_utils import Cluster
 
+    [port] = free_ports(1)
     machine = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": 80 << 20}
-    cluster = Cluster(initialize_head=True, head_node_args={**machine, "include_dashboard": False})
+    first = {**machine, "include_dashboard": False, "ray_client_server_port": port}
+    cluster = Cluster(initialize_head=True, head_node_args=first)
     try:
         second, _ = [cluster.add_node(**machine) for _ in range(2)]
         os.environ["RAY_ADDRESS"] = cluster.address
@@ -42,9 +45,9 @@ def main(folder: Path, base: str, out: str) -> None:
             kill = pool.submit(
                 lose, gate, lambda: cluster.remove_node(second, allow_graceful=False)
             )
-            found = [apply(folder, str(folder / "base"), str(folder / "ray-out"))]
+            found = [apply(folder, str(folder / "base"), str(folder / "ray-out"), "ray")]
             kill.result()
-        found.append(apply(folder, base, out))
+        found.append(apply(folder, base, out, f"ray://127.0.0.1:{port}"))
     finally:
         cluster.shutdown()
     left = [pid for pid in gate.seen() if lives(pid)]
@@ -64,13 +67,13 @@ def lose(gate: Gate, kill: Callable[[], None]) -> None:
         gate.open()
 
 
-def apply(folder: Path, base: str, out: str) -> str | None:
+def apply(folder: Path, base: str, out: str, on: str) -> str | None:
     """Apply the adapter on the cluster; return the digest."""
     from lowrank_cases import part
     from rankloom.composition import compose
 
     composition = compose([part(folder / "adapter")], [0.8])
-    return composition.apply_to(base, out, on="ray", digest=True).digest
+    return composition.apply_to(base, out, on=on, digest=True).digest
 
 
 if __name__ == "__main__":

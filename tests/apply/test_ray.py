@@ -33,7 +33,7 @@ def test_a_machine_that_is_lost_in_a_file_costs_nothing_but_time(client: S3Clien
         )
         url, target = uploaded(client, folder / "base"), new_url()
         command = [sys.executable, ray_world.__file__, name, url, target]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=150)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
         assert done.returncode == 0, done.stderr[-3000:]
         said = json.loads(done.stdout.splitlines()[-1])
         assert said == {"digests": [pool.digest] * 2, "writers": 3, "left": []}
