@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from adapter_folder import manifest_of, push
+from adapter_folder import manifest_of, push, send
 from bad_inputs.door import EMBEDDED, HTTP
 from bad_inputs.row import Case, Row
 from folders import adapter, factors
 from rankloom import digest
 from rankloom.ref import AdapterName
 from rankloom.registry.signatures import sign
-from rankloom.registry.wire import NamespaceRules
+from rankloom.registry.wire import NamespaceRules, UploadRequest
 from rankloom.signing.signers import read_signer
 from signing_keys import key_pair
 
@@ -58,6 +58,16 @@ class Served(Case):
 def pushed(door: Door, place: Path, name: str = "name") -> Version:
     """Push the usual adapter."""
     return push(door.registry, adapter(place / "adapter"), name)
+
+
+def numbered(door: Door, place: Path) -> None:
+    """Push an adapter as 1.0.0, and write another one to its folder."""
+    folder = adapter(place / "adapter")
+    request = UploadRequest(manifest=manifest_of(folder), semver="1.0.0")
+    upload = door.registry.open_upload(AdapterName("default", "name"), request)
+    send(folder, upload)
+    door.registry.publish(upload.id)
+    adapter(folder, factors(seed=1))
 
 
 def large(door: Door, place: Path) -> Version:
@@ -153,6 +163,7 @@ NAMED = tuple(
 )
 
 ROWS = (
+    # A push is idempotent, so a version that is there already is no error.
     Served(
         68,
         "the same content again",
@@ -170,6 +181,14 @@ ROWS = (
     *(
         Served(74, f"a store that sends {lie}", large, "REG002", lie=lie, doors=(HTTP,))
         for lie in ("another range", "another size", "bytes of another range")
+    ),
+    Served(
+        76,
+        "another content for a semantic version",
+        numbered,
+        "REG004",
+        ("push", "./adapter", "name", "--version", "1.0.0"),
+        5,
     ),
     Served(80, "a version that nobody signed", signed_by(""), "SEC007", SIGNED),
     Served(80, "a version that another key signed", signed_by("theirs"), "SEC007", SIGNED),
