@@ -45,7 +45,8 @@ def test_json_is_for_machines(run: Run) -> None:
     )
     report = answer(run("validate", "zh", "--against", "./base", "--json"))["adapters"][0]
     assert (report["ok"], report["level"], report["adapter"]) == (True, "exact", "zh")
-    applied = answer(run("apply", "zh", "--base", "base", "-o", "merged", "--json"))
+    applied = answer(run("apply", "zh", "--base", "base", "-o", "merged", "--json", "--digest"))
+    assert applied["digest"].startswith("sha256:")
     assert applied["targets"] == 2
     saved = answer(run("compose", "zh", "-o", "saved", "--json"))
     assert saved["ranks"] == [4]
