@@ -52,21 +52,20 @@ class Processes:
             WorkerLostError: the same file's process died :data:`TRIES` times.
         """
         waiting = deque(_Try(task) for task in tasks)
+        hands: list[_Hand] = []
         with selectors.DefaultSelector() as selector:
-            hands = [_Hand(selector) for _ in range(min(self._workers, len(tasks)))]
             try:
-                for hand in hands:
-                    hand.take(waiting.popleft())
+                while waiting and len(hands) < self._workers:
+                    hands.append(_Hand(selector))
+                    hands[-1].take(waiting.popleft())
                 while any(hand.holds for hand in hands):
                     for key, _ in selector.select():
-                        hand = key.data
-                        staged = hand.result()
-                        if staged is None:  # it died
-                            waiting.appendleft(hand.holds.again(hand.ended()))
-                            hand.start()
-                        else:
+                        hand: _Hand = key.data
+                        if (staged := hand.result()) is not None:
                             done(staged)
                             progress(staged.nbytes)
+                        else:
+                            hand.replace(waiting)
                         hand.take(waiting.popleft() if waiting else None)
             finally:
                 for hand in hands:
@@ -138,6 +137,21 @@ class _Hand:
         if isinstance(found, Exception):
             raise found
         return found
+
+    def replace(self, waiting: deque[_Try]) -> None:
+        """Start another process for one that died, if there is something to do for it.
+
+        Args:
+            waiting: where what it held goes back to.
+
+        Raises:
+            WorkerLostError: that was tried often enough.
+        """
+        code = self.ended()
+        if self.holds is not None:
+            waiting.appendleft(self.holds.again(code))
+        if waiting:
+            self.start()
 
     def ended(self) -> int:
         """End the process if it lives; return how it ended."""
