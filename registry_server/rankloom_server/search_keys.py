@@ -54,6 +54,7 @@ def of_facts(facts: AdapterFacts, manifest: Manifest, creator: str | None) -> li
         *of_modules(sorted(modules(facts))),
         *(f"base:{digest}" for digest in levels if digest),
         *([f"creator:{creator}"] if creator else []),
+        *([f"tensors:{facts.tensors}"] if facts.tensors else []),
     ]
 
 

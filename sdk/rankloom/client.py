@@ -1023,8 +1023,11 @@ def _probe(adapter: Adapter, manifest: Manifest, base: PathLike | None) -> Probe
     if base is None or manifest.base is None or not bases.is_folder(base):
         message = "a probe runs the base, which must be a folder of this machine"
         raise RefError(message, hint="push with base= (--base) as a folder such as ./base")
-    from rankloom.composition import Part
-    from rankloom.probe.take import keep
+    from rankloom.probe.check import needed
+    from rankloom.recipe.part import Part
+
+    with needed():
+        from rankloom.probe.take import keep
 
     part = Part(adapter, manifest.digest, str(adapter.path), manifest.base)
     return keep(part, Path(base).expanduser(), manifest.base)

@@ -45,3 +45,16 @@ def test_a_semantic_version_is_pushed_shown_and_pulled(run: Run) -> None:
     )
     run("push", "./qa", "zh", "--base", "./base", "--version", "1.2", code=2)
     run("pull", "zh@^2", "-o", "other", code=4)
+
+
+def test_versions_of_the_same_tensors_are_found(run: Run) -> None:
+    run("push", "./zh", "zh", "--base", "./base")
+    run("push", "./qa", "zh", "--base", "./base")
+    run("push", "./zh", "acme/copy", "--base", "./base")
+    for same in ("zh@v1", "./zh"):
+        found = answer(run("search", "--same-as", same, "--json"))
+        assert [f"{item['namespace']}/{item['name']}" for item in found] == [
+            "acme/copy",
+            "default/zh",
+        ]
+        assert {item["number"] for item in found} == {1}, "v2 has other tensors"

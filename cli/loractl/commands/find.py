@@ -30,6 +30,7 @@ def _several(name: str, help: str, metavar: str) -> options.Decorator:
 @_several("--within", "It changes no modules but these.", "MODULE")
 @_several("--label", "It carries this label.", "NAME=VALUE")
 @click.option("--creator", help="Name of the token that pushed it.")
+@click.option("--same-as", metavar="REF|DIR", help="Versions, old ones too, of the same tensors.")
 @click.option("--all-versions", is_flag=True, help="Not only the latest of each adapter.")
 @click.option("--yanked", is_flag=True, help="Yanked versions too.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1))
@@ -50,7 +51,8 @@ def search(
     from rankloom import sdk
 
     query = {name: value for name, value in given.items() if value is not None}
-    found = sdk.search(text, labels=label, latest=not all_versions, **query)
+    latest = not (all_versions or "same_as" in query)
+    found = sdk.search(text, labels=label, latest=latest, **query)
     versions = list(itertools.islice(found, limit))
     if as_json:
         output.as_json([output.dump(version) for version in versions])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ def examine(folder: Path, manifest: Manifest, base: BaseRecord | None) -> Adapte
         IncompatibleError: the adapter does not fit the base.
     """
     try:
-        adapter = _read_valid(folder, manifest, base)
+        adapter, tensors = _read_valid(folder, manifest, base)
     except RankloomError as error:
         raise _without_folder(error, folder) from error
     return AdapterFacts(
@@ -34,24 +35,29 @@ def examine(folder: Path, manifest: Manifest, base: BaseRecord | None) -> Adapte
         targets=tuple(target.name for target in adapter.targets),
         parameters=adapter.parameters,
         nbytes=adapter.nbytes,
+        tensors=tensors,
     )
 
 
-def _read_valid(folder: Path, manifest: Manifest, base: BaseRecord | None) -> Adapter:
+def _read_valid(folder: Path, manifest: Manifest, base: BaseRecord | None) -> tuple[Adapter, str]:
+    """Return a valid adapter and the digest of its tensors."""
     from rankloom.adapter.reader import read
     from rankloom.registry.base_record import from_record
+    from rankloom.tensorfile.tensor_digest import tensor_digest
     from rankloom.validate import validate
 
     adapter = read(folder)
     _check_files(adapter, manifest)
-    if base is None or not base.tensors:
-        report = validate(adapter)
-    else:
-        report = validate(
-            adapter, from_record(base), expected=manifest.base, found=base.fingerprint
-        )
+    with ThreadPoolExecutor(1) as pool:  # hashing holds no lock, so it takes another core
+        hashed = pool.submit(tensor_digest, adapter.header.tensors.values())
+        if base is None or not base.tensors:
+            report = validate(adapter)
+        else:
+            report = validate(
+                adapter, from_record(base), expected=manifest.base, found=base.fingerprint
+            )
     report.raise_for_errors()
-    return adapter
+    return adapter, hashed.result()
 
 
 def _check_files(adapter: Adapter, manifest: Manifest) -> None:

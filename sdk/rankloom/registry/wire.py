@@ -18,7 +18,7 @@ from pydantic import (
 from rankloom import ref, semantic
 from rankloom.finding import Severity
 from rankloom.fingerprint import Fingerprint
-from rankloom.manifest import Manifest
+from rankloom.manifest import MAX_CARD, Manifest
 from rankloom.message import Digest, Message, Name
 from rankloom.signing.bundle import MAX_BYTES
 from rankloom.signing.signers import Signer
@@ -62,13 +62,17 @@ class BaseList(Message):
 
 
 class AdapterFacts(Message):
-    """What the registry derived from an adapter's files; it can be computed again at any time."""
+    """What the registry derived from an adapter's files; it can be computed again at any time.
+
+    ``tensors`` is the digest of its tensors, whatever file holds them.
+    """
 
     kinds: tuple[str, ...]
     ranks: tuple[int, ...]
     targets: tuple[str, ...]
     parameters: int
     nbytes: int
+    tensors: Digest | None = None
 
 
 class Version(Message):
@@ -173,7 +177,7 @@ class UploadRequest(Message):
     manifest: Manifest
     base: Name | None = None
     semver: SemVer | None = None
-    card: str | None = Field(default=None, max_length=1 << 16)
+    card: str | None = Field(default=None, max_length=MAX_CARD)
 
 
 class PutTarget(Message):
@@ -260,6 +264,7 @@ class VersionQuery(Message):
         within: it changes no modules but these.
         labels: ``name=value`` that it carries.
         creator: name of the token that pushed it.
+        tensors: digest of its tensors, as the facts of another version tell it.
         latest: only the version that ``latest`` means.
         yanked: yanked versions too.
     """
@@ -274,6 +279,7 @@ class VersionQuery(Message):
     within: tuple[Word, ...] = Field(default=(), max_length=50)
     labels: tuple[Word, ...] = Field(default=(), max_length=20)
     creator: Name | None = None
+    tensors: Digest | None = None
     latest: bool = True
     yanked: bool = False
 
