@@ -92,7 +92,10 @@ def spend(connection: sa.Connection, name: str, until: datetime) -> None:
     statement = db.insert(connection, SHOWN_TOKEN).values(**values).on_conflict_do_nothing()
     if connection.execute(statement.returning(SHOWN_TOKEN.c.digest)).first() is None:
         message = "the identity token was exchanged already"
-        raise ForbiddenError(message, hint="ask CI for a fresh one; each is good for one exchange")
+        hint = (
+            "ask CI for a fresh one; a job that pushes often runs 'loractl login URL --oidc' once"
+        )
+        raise ForbiddenError(message, hint=hint)
 
 
 def mint(connection: sa.Connection, actor: Actor, job: Job, until: datetime) -> MintedToken:
