@@ -50,7 +50,7 @@ def test_the_command_refuses_it(row: Row, runner: Runner, tmp_path: Path) -> Non
 def door(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Door]:
-    """One registry for all rows, for none of them may leave anything there."""
+    """One registry for all rows, each under a name of its own."""
     with opened(request.param, tmp_path_factory.mktemp("door")) as made:
         yield made
 
