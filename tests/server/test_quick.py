@@ -23,7 +23,7 @@ from rankloom.registry.wire import (
 )
 from rankloom.signing.signers import read_signer
 from rankloom_server import auth, catalogue, db
-from rankloom_server.models import TOKEN
+from rankloom_server.models import TOKEN, VERSION
 from rankloom_server.settings import Settings
 from servers import served
 from signing_keys import key_pair
@@ -125,6 +125,14 @@ def test_what_is_no_hit_is_answered_by_the_ordinary_route(world: World) -> None:
     assert world.get("?what=1").status_code == 200
     with only_the_short_way():
         assert world.get("?what=1").status_code == 500, "the ordinary route is not asked"
+
+
+def test_what_was_purged_is_not_given_out(world: World) -> None:
+    with db.write(world.engine) as connection:
+        first = VERSION.c.digest == world.versions[0].digest
+        connection.execute(sa.update(VERSION).where(first).values(purged_at=datetime.now(UTC)))
+    assert "purged" in world.get("?number=1").json()["detail"]
+    assert asked(world).version.number == 2
 
 
 def test_a_name_that_two_namespaces_have_is_the_ordinary_routes_to_judge(
