@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -261,6 +262,16 @@ def test_what_cannot_be_run_is_open(models: Path, tmp_path: Path) -> None:
     changed(adapter, broken)
     (broken / WEIGHTS).write_bytes(b"")
     assert "could not be read" in probed(broken, models / "llama", code=1)["why"]["PRB001"]
+
+
+def test_without_torch_the_missing_package_is_named(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "rankloom.probe.take", None)
+    found = probed(models / "llama-adapter", models / "llama", code=3)
+    assert "a probe needs" in found["why"]["PRB001"]
+    with pytest.raises(BackendUnavailableError, match="not installed"):
+        sdk.push(models / "llama-adapter", "a", base=models / "llama", probe=True)
 
 
 def test_what_makes_no_sense_is_refused(models: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rankloom.errors import RankloomError
+from rankloom.errors import BackendUnavailableError, RankloomError
 from rankloom.validate.rules import RULES
 
 if TYPE_CHECKING:
@@ -33,11 +34,11 @@ def check(
         found: the base's identity.
         recorded: what was kept at the push; ``None``: nothing.
     """
-    from rankloom.probe.take import take
-
     unlike = _unlike(found, recorded)
     tokens = None if recorded is None or unlike else recorded.tokens
     try:
+        with needed():
+            from rankloom.probe.take import take
         taken = take(part, base, tokens)
     except RankloomError as error:
         return open_(report, f"the probe could not be run: {error.message}")
@@ -47,6 +48,17 @@ def check(
     if recorded is None or unlike:
         return report.not_checked_for(unlike, RECORDED)
     return report.checked_too(RECORDED, as_recorded(taken, recorded))
+
+
+@contextmanager
+def needed() -> Iterator[None]:
+    """Say which package is missing where what runs models is imported."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        message = f"a probe needs {error.name}, which is not installed"
+        hint = "pip install 'rankloom[torch]' transformers"
+        raise BackendUnavailableError(message, hint=hint) from error
 
 
 def open_(report: Report, reason: str) -> Report:
