@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from adapter_folder import manifest_of, push, send
 from bad_inputs.door import EMBEDDED, HTTP
 from bad_inputs.row import Case, Row
-from folders import adapter, factors
+from folders import adapter, factors, tensor_file
 from rankloom import digest
 from rankloom.ref import AdapterName
 from rankloom.registry.signatures import sign
@@ -68,6 +68,12 @@ def numbered(door: Door, place: Path) -> None:
     send(folder, upload)
     door.registry.publish(upload.id)
     adapter(folder, factors(seed=1))
+
+
+def repacked(door: Door, place: Path) -> None:
+    """Push an adapter, and write its tensors into another file, which has metadata."""
+    pushed(door, place)
+    adapter(place / "adapter", tensor_file(factors(), {"format": "pt"}))
 
 
 def large(door: Door, place: Path) -> Version:
@@ -172,6 +178,15 @@ ROWS = (
         ("push", "./adapter", "name", "--json"),
         0,
         says='"number": 1',
+    ),
+    Served(
+        68,
+        "the same tensors in another file",
+        repacked,
+        "",
+        ("push", "./adapter", "name", "--json"),
+        0,
+        says='"number": 2',
     ),
     Served(73, "a bit flipped in the store", stored(flip), "REG002"),
     Served(73, "a bit of the config flipped", stored(flip, "adapter_config.json"), "REG002"),
