@@ -51,7 +51,8 @@ class S3Store:
     """A bucket, or a part of one.
 
     The server must enforce ``x-amz-checksum-sha256`` and ``If-None-Match`` on PUT, as AWS and
-    SeaweedFS do: then no client can place wrong bytes under a digest.
+    SeaweedFS do: then no client can place wrong bytes under the digest of a blob or of a part. That
+    parts make their blob, S3 cannot tell; publishing reads it.
 
     Attributes:
         client: for the server's own requests.
