@@ -122,6 +122,7 @@ def partial_output(target: Path, identity: str, *, hashes: bool = False) -> Iter
             yield partial
             if target.exists():
                 target.rmdir()  # it was empty when we began; if it is not any more, this refuses
+            _sync_folder(partial.content)
             partial.content.rename(target)
             _sync_folder(target.parent)
         except BaseException as error:

@@ -50,17 +50,17 @@ class S3Output:
         there = self._prefix.files()
         size = there[_JOURNAL].nbytes if _JOURNAL in there else 0
         journal = json.loads(self._prefix.get(_JOURNAL, 0, size) or "{}")
-        noted = [Finished(**{**line, "unchanged": tuple(line["unchanged"])})
-                 for line in journal.get("finished", [])]  # fmt: skip
-        if there.keys() - {_JOURNAL, *journal.get("names", ()), *(one.name for one in noted)}:
+        noted = {line["name"]: line for line in journal.get("finished", [])}
+        if there.keys() - {_JOURNAL, *journal.get("names", ()), *noted}:
             message = f"REG006 {self._prefix.url} exists already and is not empty"
             raise ConflictError(message, hint="name another output, or remove it first")
-        is_same = journal.get("identity") == self._identity
-        kept = {
-            one.name: one
-            for one in noted
-            if is_same and one.name in there and there[one.name].etag == one.state
-        }
+        kept: dict[str, Finished] = {}
+        if journal.get("identity") == self._identity:
+            kept = {
+                name: Finished(**{**line, "unchanged": tuple(line["unchanged"])})
+                for name, line in noted.items()
+                if name in there and there[name].etag == line["state"]
+            }
         for name in there.keys() - kept.keys() - {_JOURNAL}:
             self._prefix.delete(name)
         return kept
