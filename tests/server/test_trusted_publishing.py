@@ -184,6 +184,25 @@ def test_what_no_issuer_signed_for_us_and_now_mints_nothing(small: World) -> Non
     assert not [token for token in small.admin.list_tokens().items if token.name != "admin"]
 
 
+def test_tokens_of_odd_forms_are_refused_too(small: World) -> None:
+    kid, signature = small.issuer.keys[0].kid, small.issuer.token().rpartition(".")[2]
+    headers: list[object] = [
+        *({"alg": "RS256", "kid": odd} for odd in (7, [1], {"a": 1}, "x" * 400)),
+        *({"alg": odd, "kid": kid} for odd in ("ES256", 7, None)),
+        {"alg": "RS256", "kid": kid, "b64": False, "crit": ["b64"]},
+        {"alg": "RS256", "kid": kid, "crit": ["x"]},
+        *([], "x", 7, None),
+    ]
+    claims: list[object] = [[], "x", 7, {}, {"iss": {}}, {"iss": None}]
+    tokens = [encoded(head, small.issuer.claims()).decode() for head in headers]
+    tokens += [encoded({"alg": "RS256", "kid": kid}, odd).decode() for odd in claims]
+    tokens = [f"{token}.{signature}" for token in tokens] + ["é.é.é", "." * 1000, "\x00"]
+    tokens += [small.issuer.token(exp=odd) for odd in (1e300, 10**400, True, "x")]
+    tokens += [small.issuer.token(ref=7), small.issuer.token(jti=7), small.issuer.token(aud={})]
+    for token in tokens:
+        refused(AuthError, lambda: small.nobody.mint_token(token))  # noqa: B023
+
+
 @pytest.mark.parametrize(
     "changed",
     [
@@ -285,7 +304,7 @@ def test_keys_are_taken_from_the_issuer_itself_only(
     small.admin.trust("acme", TRUST)
     small.issuer.discovery = discovery
     for _ in range(2):
-        refused(RegistryError, small.mint, "cannot be had")
+        refused(RegistryError, small.mint, "is another's")
     assert small.issuer.asked == 0
 
 
