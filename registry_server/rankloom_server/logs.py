@@ -31,6 +31,7 @@ def configure(kind: Literal["text", "json"]) -> None:
     """Let this process log to standard error."""
     # Nobody asks for these, and finding them out for every line takes time.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # as the manual of logging says: not where a line came from
     handler = logging.StreamHandler()
     plain = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
     handler.setFormatter(JsonFormatter() if kind == "json" else plain)
