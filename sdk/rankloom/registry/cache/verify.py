@@ -68,9 +68,9 @@ def verify(
     """
     with on_disk(cache):
         blobs = [
-            (digest, path, found.st_size)
+            (digest, path, known.st_size)
             for digest, path in layout.blobs(cache)
-            if (found := layout.stat(path))
+            if (known := layout.stat(path))
         ]
         tally = Tally(sum(size for _, _, size in blobs), progress)
         damaged: list[Damage] = []
