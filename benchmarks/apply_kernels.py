@@ -22,7 +22,7 @@ from peft import LoraConfig, get_peft_model
 from rankloom_kernels import Folded, Term, Workspace, fold, merge_, merge_reference
 from report import write
 
-SIZE, RANK, RUNS, LARGEST_SHARE = 4096, 16, 9, 1e-4
+SIZE, RANK, RUNS, LARGEST_SHARE = 4096, 16, 15, 1e-4
 CASES = {
     "bfloat16 factors of one scale": (1, torch.bfloat16, [2.0]),
     "unequal scales": (2, torch.bfloat16, [2.0, -1.4]),
@@ -31,14 +31,16 @@ CASES = {
 WARM = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Return the median time of a call, after two that don't count."""
-    taken = []
+def seconds(*works: Callable[[], object]) -> list[float]:
+    """Return the median time of each call, taken in turns, after two turns that don't count."""
+    taken: list[list[float]] = []
     for _ in range(RUNS + 2):
-        began = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken[2:])
+        taken.append([])
+        for work in works:
+            began = time.perf_counter()
+            work()
+            taken[-1].append(time.perf_counter() - began)
+    return [statistics.median(times) for times in zip(*taken[2:], strict=True)]
 
 
 def terms(count: int, dtype: torch.dtype, scales: list[float], size: int = SIZE) -> list[Term]:
@@ -85,7 +87,7 @@ def peft_seconds(count: int) -> float:
         layer.merge(adapter_names=names)
         layer.merged_adapters.clear()
 
-    return seconds(merge)
+    return seconds(merge)[0]
 
 
 def measure() -> dict[str, object]:
@@ -93,7 +95,7 @@ def measure() -> dict[str, object]:
     torch.set_num_threads(1)
     weight, workspace = (torch.randn(SIZE, SIZE) * 0.02).bfloat16(), Workspace()
     target = torch.empty_like(weight)
-    found: dict[str, object] = {"copy ms": seconds(lambda: target.copy_(weight)) * 1e3}
+    found: dict[str, object] = {}
     for name, (count, dtype, scales) in CASES.items():
         worst = gate(dtype, scales)
         folded = fold(terms(count, dtype, scales), for_bfloat16=True)
@@ -101,8 +103,8 @@ def measure() -> dict[str, object]:
         def merge(folded: Folded = folded) -> None:
             merge_(weight, folded, workspace=workspace)
 
-        ours, peft = seconds(merge) * 1e3, peft_seconds(count) * 1e3
-        floor = seconds(lambda: target.copy_(weight)) * 1e3
+        ours, floor = (1e3 * taken for taken in seconds(merge, lambda: target.copy_(weight)))
+        peft = peft_seconds(count) * 1e3
         found[name] = {
             "adapters": count,
             "share of wrong elements": worst,

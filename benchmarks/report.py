@@ -50,6 +50,7 @@ def write(name: str, results: dict[str, Any], packages: Sequence[str] = ()) -> P
     """Write ``results/<name>.json``; timings may be given as :class:`Timing`."""
     content = {
         "machine": machine(),
+        "load of the last 1, 5 and 15 minutes": [round(load, 1) for load in os.getloadavg()],
         "versions": {package: version(package) for package in packages},
         "results": results,
     }
