@@ -17,8 +17,8 @@ PAGE = ROOT / "docs/bad-inputs.md"
 HEAD = """\
 # Bad inputs
 Broken, hostile and mistaken inputs, and what each gets from the command that meets it: always the
-outcome that stands here, within one second of processor time and 256 MB above the interpreter and its libraries,
-never a traceback, never a part of an output. `tests/bad_inputs` runs all of them.
+outcome that stands here, within one second of processor time and 256 MB above the interpreter and
+its libraries, never a traceback, never a part of an output. `tests/bad_inputs` runs all of them.
 
 *Push* says what a push does with it, be it by `loractl push` or by requests that somebody sends by
 hand, to the embedded registry and over HTTP: a registry checks by itself what a client should have
