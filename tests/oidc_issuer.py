@@ -26,6 +26,7 @@ class LocalIssuer:
         self.keys: list[RSAKey | ECKey] = [RSAKey.generate_key(2048, auto_kid=True)]
         self.published: list[RSAKey | ECKey] = self.keys
         self.asked = 0
+        self.made_out_for: list[str] = []
         self.url = ""
         self.discovery: dict[str, Any] = {}
 
@@ -68,7 +69,9 @@ class LocalIssuer:
         """Return what is served under a path."""
         path, _, query = target.partition("?")
         if path == "/job" and authorization == "bearer the-jobs-secret":
-            return {"value": self.token(aud=parse_qs(query)["audience"][0])}
+            (audience,) = parse_qs(query)["audience"]
+            self.made_out_for.append(audience)
+            return {"value": self.token(aud=audience)}
         if path == "/.well-known/openid-configuration":
             return {"issuer": self.url, "jwks_uri": f"{self.url}/keys", **self.discovery}
         if path == "/keys":

@@ -8,6 +8,9 @@ import pytest
 
 from command_line import Run, answer
 from oidc_issuer import LocalIssuer, running_issuer
+from rankloom.errors import ForbiddenError
+from rankloom.registry import ambient
+from rankloom.registry.http import HttpRegistry
 from rankloom_server.oidc.issuer import Issuer
 from rankloom_server.settings import Settings
 from servers import served
@@ -24,11 +27,20 @@ def issuer() -> Iterator[LocalIssuer]:
 
 @pytest.fixture
 def registry(
-    issuer: LocalIssuer, place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    issuer: LocalIssuer,
+    place: Path,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> Iterator[str]:
     """A registry, named by the environment, whose namespace acme trusts the issuer's job."""
     known = {"ci": Issuer(url=issuer.url, claims="github")}
-    settings = Settings(data_dir=place / "served", oidc_issuers=known, oidc_http=True)
+    settings = Settings(
+        data_dir=place / "served",
+        oidc_issuers=known,
+        oidc_http=True,
+        oidc_audience=getattr(request, "param", ""),
+    )
     with served(settings) as (url, token):
         monkeypatch.setenv("RANKLOOM_URL", url)
         monkeypatch.setenv("RANKLOOM_TOKEN", token)
@@ -75,6 +87,49 @@ def test_gitlab_puts_the_token_into_a_variable(
 ) -> None:
     monkeypatch.setenv("RANKLOOM_ID_TOKEN", issuer.token(aud="rankloom"))
     run("push", "./zh", "acme/zh")
+
+
+@pytest.mark.parametrize("registry", ["https://cloud.example"], indirect=True)
+def test_a_registry_gets_no_token_for_another_service(
+    run: Run, registry: str, issuer: LocalIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    become(issuer.job(), monkeypatch)
+    said = run("push", "./zh", "acme/zh", code=9).stderr
+    assert "'https://cloud.example', which is not itself" in said
+    assert issuer.made_out_for == []
+    monkeypatch.setenv("RANKLOOM_OIDC_AUDIENCE", "https://cloud.example")
+    run("push", "./zh", "acme/zh")
+    assert issuer.made_out_for == ["https://cloud.example"]
+
+
+@pytest.mark.parametrize("name", ["the registry itself", "one beside it"])
+def test_a_registry_is_itself_by_its_whole_address(
+    issuer: LocalIssuer, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    url = "https://Registry.example:443/team"
+    asked = {
+        "the registry itself": "https://registry.example/team/",
+        "one beside it": "https://registry.example/other",
+    }[name]
+    monkeypatch.setattr(HttpRegistry, "audience", lambda _: asked)
+    monkeypatch.setattr(HttpRegistry, "mint_token", lambda *_: "minted")
+    become(issuer.job(), monkeypatch)
+    if name == "the registry itself":
+        assert ambient.exchange(url) == "minted"
+        assert issuer.made_out_for == [asked]
+    else:
+        with pytest.raises(ForbiddenError, match="not itself"):
+            ambient.exchange(url)
+
+
+def test_a_job_does_not_tell_who_it_is_where_others_read_along(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HttpRegistry, "_request", None)  # nothing is sent
+    monkeypatch.setenv("RANKLOOM_ID_TOKEN", "an-identity-token")
+    said = run("login", "http://registry.example", "--oidc", code=9).stderr
+    assert "https://" in said
+    assert "an-identity-token" not in said
 
 
 def test_a_job_that_is_not_trusted_is_told_which_it_is(

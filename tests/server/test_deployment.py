@@ -44,8 +44,11 @@ def test_every_secret_of_the_compose_file_is_asked_for() -> None:
     offered = dict(re.findall(r"^(\w+)=(.*)$", EXAMPLE, re.MULTILINE))
     assert set(offered) == {name for name, _ in used}
     assert {name: value for name, value in offered.items() if value} == {
-        "S3_PUBLIC_ENDPOINT": "http://localhost:8333"
+        "S3_PUBLIC_ENDPOINT": "http://localhost:8333",
+        "PUBLIC_URL": "http://localhost:8470",
     }
+    registry = SERVICES["registry"]["environment"]
+    assert registry["RANKLOOM_SERVER_PUBLIC_URL"].startswith("${PUBLIC_URL:?")
     secret = re.compile(r"^ +\w*(PASSWORD|SECRET|ACCESS_KEY)\w*: *(?!\$\{)\S", re.MULTILINE)
     assert not secret.search(COMPOSE)
 
