@@ -17,6 +17,8 @@ COPY --from=build /opt/rankloom /opt/rankloom
 ENV PATH=/opt/rankloom/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     RANKLOOM_SERVER_DATA_DIR=/data \
+    XDG_DATA_HOME=/data/xdg/share \
+    XDG_CACHE_HOME=/data/xdg/cache \
     RANKLOOM_SERVER_HOST=0.0.0.0 \
     RANKLOOM_SERVER_PORT=8470
 USER rankloom

@@ -72,6 +72,14 @@ def test_the_image_runs_as_nobody_special() -> None:
     assert "torch" not in "\n".join(line for line in lines if not line.startswith("#"))
 
 
+def test_sigstore_keeps_its_root_of_trust_where_the_image_may_write() -> None:
+    env = dict(re.findall(r"^(?:ENV| )+ (\w+)=(\S+)", (ROOT / "Dockerfile").read_text(), re.M))
+    code = "import platformdirs as p; print(p.user_data_dir('x'), p.user_cache_dir('x'))"
+    command = [sys.executable, "-c", code]
+    told = subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
+    assert all(folder.startswith("/data/") for folder in told.split())
+
+
 def _docker_compose() -> list[str] | None:
     for client in (["docker", "compose"], ["docker-compose"]):
         if shutil.which(client[0]) is None:
