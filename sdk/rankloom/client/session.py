@@ -175,7 +175,8 @@ class Session:
         resolved = self._resolve(str(item), is_locked=is_locked)
         (warn_withdrawn if is_locked else _refuse_yanked)(str(item), resolved)
         adapter = read(self._pull(resolved, None, None))
-        return Part(adapter, resolved.version.digest, str(item), resolved.manifest.base, line)
+        manifest = resolved.manifest
+        return Part(adapter, manifest.digest, str(item), manifest.base, line)
 
 
 def version_ref(name: str) -> ref.VersionRef:

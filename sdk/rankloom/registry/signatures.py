@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rankloom.errors import IntegrityError, NotFoundError, RefError, SignatureError
+from rankloom.errors import NotFoundError, RefError, SignatureError
 from rankloom.files import write_atomic
 from rankloom.message import Message
 from rankloom.ref import VersionRef
+from rankloom.registry.answer import checked
 from rankloom.signing import bundle as bundles
 from rankloom.signing import openssf
 from rankloom.signing.signers import SigningKey, read_signer
@@ -99,12 +100,7 @@ def look_up(registry: Registry, ref: VersionRef) -> SignedVersion:
         IntegrityError: the registry's answer is another version than the ref names by its digest.
         NotFoundError: there is no such version.
     """
-    found = registry.signatures(ref)
-    digest = found.manifest.digest
-    if digest != found.version.digest or ref.digest not in {None, digest}:
-        message = f"REG002 the registry gave the manifest of {digest} for {ref}"
-        raise IntegrityError(message, hint="do not use it; tell who runs the registry")
-    return found
+    return checked(ref, registry.signatures(ref))
 
 
 def verify(found: SignedVersion, by: Signers, what: str, file: Path | None = None) -> Signed:

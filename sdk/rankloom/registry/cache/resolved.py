@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from rankloom.errors import DiskError, NotFoundError, RankloomWarning
 from rankloom.files import write_atomic
 from rankloom.message import Message
+from rankloom.registry.answer import checked
 from rankloom.registry.wire import ResolvedVersion
 
 if TYPE_CHECKING:
@@ -117,10 +118,12 @@ def look_up(registry: Registry, known: Resolutions, ref: VersionRef) -> Resolved
     If it must not be asked now, a warning says how old the answer of an alias is.
 
     Raises:
+        IntegrityError: the answer is another version than it says, or than the ref names by its
+            digest; nothing of it is kept.
         NotFoundError: the registry knows no such version; what was kept of it is dropped.
     """
     try:
-        answer = registry.resolve(ref)
+        answer = checked(ref, registry.resolve(ref))
     except NotFoundError:
         known.forget(ref)
         raise
