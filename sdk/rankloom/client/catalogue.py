@@ -142,10 +142,12 @@ class Catalogue(Session):
 
         Raises:
             ConflictError: the alias names another version than expected.
+            RefError: no alias may have that name.
         """
         from rankloom.registry.push import alias_digest
         from rankloom.registry.wire import AliasRequest
 
+        ref.check_name(alias, "alias")
         version = self.resolve(name).version
         if expected is None:
             expected = alias_digest(self.registry.show(version.adapter), alias)

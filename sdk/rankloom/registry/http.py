@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 from pydantic import ValidationError
@@ -40,18 +41,24 @@ class HttpRegistry:
 
     def open_upload(self, adapter: AdapterName, request: wire.UploadRequest) -> wire.Upload:
         """Declare a version."""
-        return self._send(wire.Upload, "POST", f"{_path(adapter)}/uploads", request)
+        upload = self._send(wire.Upload, "POST", f"{_path(adapter)}/uploads", request)
+        for target in upload.missing:
+            self._remote(target.url)
+        return upload
 
     def assemble(
         self, upload_id: str, digest: str, request: wire.PartsRequest
     ) -> wire.MissingParts:
         """Say which parts of a large blob are missing, or put it together."""
-        where = f"/uploads/{quote(upload_id, safe='')}/blobs/{digest}/parts"
-        return self._send(wire.MissingParts, "PUT", where, request)
+        where = f"/uploads/{_quoted(upload_id)}/blobs/{digest}/parts"
+        answer = self._send(wire.MissingParts, "PUT", where, request)
+        for target in answer.missing:
+            self._remote(target.url)
+        return answer
 
     def publish(self, upload_id: str) -> wire.Version:
         """Turn an upload into a version, however long that takes."""
-        where = f"/uploads/{quote(upload_id, safe='')}/publish"
+        where = f"/uploads/{_quoted(upload_id)}/publish"
         while (response := self._request("POST", where)).status_code == HTTPStatus.ACCEPTED:
             time.sleep(_pause(response))
         return self._read(wire.Version, response)
@@ -64,7 +71,7 @@ class HttpRegistry:
     def blob_url(self, adapter: AdapterName, version: str, path: str) -> str:
         """Return a URL for the bytes of one file."""
         where = f"{_path(adapter)}/versions/{version}/files/{quote(path)}"
-        return self._send(wire.BlobUrl, "GET", where).url
+        return self._remote(self._send(wire.BlobUrl, "GET", where).url)
 
     def list_adapters(
         self, *, namespace: str | None = None, query: str = "", limit: int = 50, after: str = ""
@@ -104,11 +111,11 @@ class HttpRegistry:
         self, adapter: AdapterName, alias: str, request: wire.AliasRequest
     ) -> wire.AliasMove:
         """Move an alias by compare-and-set."""
-        return self._send(wire.AliasMove, "PUT", f"{_path(adapter)}/aliases/{alias}", request)
+        return self._send(wire.AliasMove, "PUT", _alias(adapter, alias), request)
 
     def delete_alias(self, adapter: AdapterName, alias: str, expected: str) -> None:
         """Remove an alias that names ``expected`` now."""
-        self._request("DELETE", f"{_path(adapter)}/aliases/{alias}", params={"expected": expected})
+        self._request("DELETE", _alias(adapter, alias), params={"expected": expected})
 
     def yank(self, adapter: AdapterName, version: str, reason: str | None) -> wire.Version:
         """Withdraw a version, or bring it back."""
@@ -121,7 +128,7 @@ class HttpRegistry:
 
     def get_base(self, name: str) -> wire.BaseRecord:
         """Return a base by its name."""
-        return self._send(wire.BaseRecord, "GET", f"/bases/{quote(name, safe='')}")
+        return self._send(wire.BaseRecord, "GET", f"/bases/{_quoted(name)}")
 
     def list_bases(self) -> tuple[wire.BaseRecord, ...]:
         """Return all bases."""
@@ -137,30 +144,30 @@ class HttpRegistry:
 
     def revoke_token(self, name: str) -> None:
         """End a token's life."""
-        self._request("DELETE", f"/tokens/{quote(name, safe='')}")
+        self._request("DELETE", f"/tokens/{_quoted(name)}")
 
     def namespace_rules(self, namespace: str) -> wire.NamespaceRules:
         """Return what is said about a namespace as a whole."""
-        return self._send(wire.NamespaceRules, "GET", f"/namespaces/{namespace}/rules")
+        return self._send(wire.NamespaceRules, "GET", f"{_namespace(namespace)}/rules")
 
     def set_namespace_rules(
         self, namespace: str, rules: wire.NamespaceRules
     ) -> wire.NamespaceRules:
         """Set what is said about a namespace as a whole."""
-        return self._send(wire.NamespaceRules, "PUT", f"/namespaces/{namespace}/rules", rules)
+        return self._send(wire.NamespaceRules, "PUT", f"{_namespace(namespace)}/rules", rules)
 
     def trusted_publishers(self, namespace: str) -> wire.TrustedPublishers:
         """Return the jobs of CI that a namespace trusts."""
-        return self._send(wire.TrustedPublishers, "GET", f"/namespaces/{namespace}/publishers")
+        return self._send(wire.TrustedPublishers, "GET", f"{_namespace(namespace)}/publishers")
 
     def trust(self, namespace: str, request: wire.TrustRequest) -> wire.TrustedPublisher:
         """Trust a job of CI to push to a namespace."""
-        where = f"/namespaces/{namespace}/publishers"
+        where = f"{_namespace(namespace)}/publishers"
         return self._send(wire.TrustedPublisher, "POST", where, request)
 
     def distrust(self, namespace: str, publisher: int) -> None:
         """Trust a job no longer."""
-        self._request("DELETE", f"/namespaces/{namespace}/publishers/{publisher}")
+        self._request("DELETE", f"{_namespace(namespace)}/publishers/{publisher}")
 
     def audience(self) -> str:
         """Return for whom the registry wants identity tokens made out."""
@@ -177,7 +184,7 @@ class HttpRegistry:
     ) -> wire.AuditPage:
         """Return lines of the audit log, newest first."""
         params = {"before": before, "limit": limit}
-        where = f"/namespaces/{namespace}/audit" if namespace else "/audit"
+        where = f"{_namespace(namespace)}/audit" if namespace else "/audit"
         return self._send(wire.AuditPage, "GET", where, params=params)
 
     def close(self) -> None:
@@ -202,6 +209,19 @@ class HttpRegistry:
             message = f"{self.url} answered something that is no {kind.__name__}"
             hint = "check that the address is a rankloom registry of this version"
             raise RegistryError(message, hint=hint) from error
+
+    def _remote(self, url: str) -> str:
+        """Return a URL of a store; no server may name files of this machine.
+
+        Raises:
+            RegistryError: it is none.
+        """
+        with contextlib.suppress(ValueError):
+            place = urlsplit(url)
+            if place.scheme in {"http", "https"} and place.hostname:
+                return url
+        message = f"{self.url} gave a URL that is no address of a store: {url[:80]!r}"
+        raise RegistryError(message, hint="do not use it; tell who runs the registry")
 
     def _request(
         self,
@@ -231,7 +251,20 @@ class HttpRegistry:
 
 
 def _path(adapter: AdapterName) -> str:
-    return f"/adapters/{adapter.namespace}/{adapter.name}"
+    return f"/adapters/{_quoted(adapter.namespace)}/{_quoted(adapter.name)}"
+
+
+def _alias(adapter: AdapterName, alias: str) -> str:
+    return f"{_path(adapter)}/aliases/{_quoted(alias)}"
+
+
+def _namespace(namespace: str) -> str:
+    return f"/namespaces/{_quoted(namespace)}"
+
+
+def _quoted(text: str) -> str:
+    """Return a text as one segment of a path."""
+    return quote(text, safe="")
 
 
 def _named(ref: VersionRef) -> dict[str, Any]:
