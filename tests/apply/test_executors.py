@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from gate import Gate, lives
 from lowrank_cases import Case, part, write_base
 from parcels import InParcels, away
 from rankloom.apply import checkpoint
-from rankloom.apply.executors import find_executor
+from rankloom.apply.executors import attempt, find_executor
 from rankloom.apply.places import Origin
 from rankloom.apply.staged import FolderStage
 from rankloom.apply.steps import plan_shard
@@ -187,6 +188,35 @@ def test_an_error_in_a_process_is_the_same_error(tmp_path: Path, composition: Co
         written(tmp_path, composition, "out", on="processes", workers=1)
     assert found.value.hint == "pull or copy the adapter again"
     assert not (tmp_path / "out").exists()
+
+
+def test_processes_run_nothing_of_the_current_folder(
+    tmp_path: Path, composition: Composition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("torch", "socket"):
+        Path(f"{name}.py").write_text(f"open('ran-{name}', 'w')")
+    written(tmp_path, composition, "out", on="processes", workers=1)
+    assert not list(tmp_path.glob("ran-*"))
+
+
+def test_what_a_library_prints_is_no_result(tmp_path: Path) -> None:
+    code = """
+        import os
+        class Loud:
+            def run(self):
+                os.write(1, b"from C")
+                print("from Python")
+                return "done"
+    """
+    (tmp_path / "loud.py").write_text(textwrap.dedent(code))
+    task = b"cloud\nLoud\n)\x81."  # the pickle of Loud(): the module is there for the child alone
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", attempt.__name__]
+    done = subprocess.run(command, input=task, env=environment, capture_output=True, check=True)
+    assert pickle.loads(done.stdout) == "done"  # noqa: S301 - our child's
+    assert b"from C" in done.stderr
+    assert b"from Python" in done.stderr
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import socket
 import sys
@@ -33,8 +34,8 @@ def _portable(error: Exception) -> Exception:
 
 def main() -> None:
     """Carry out pickled tasks from standard input until it ends."""
-    results = open(1, "wb", closefd=False)  # noqa: SIM115 - it stays open as long as we live
-    sys.stdout = sys.stderr  # nothing else belongs between the results
+    results = os.fdopen(os.dup(1), "wb")  # it stays open as long as we live
+    os.dup2(2, 1)  # nothing else belongs between the results, whatever language prints it
     while True:
         try:
             task: ShardTask = pickle.load(sys.stdin.buffer)  # noqa: S301 - who started us wrote it

@@ -107,7 +107,7 @@ class _Hand:
     def start(self) -> None:
         """Start a process in the place of one that ended."""
         self._process = subprocess.Popen(  # noqa: S603 - ourselves
-            [sys.executable, "-m", attempt.__name__],
+            [sys.executable, "-P", "-m", attempt.__name__],  # -P: nothing of the current folder
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is the caller's; it ends us
