@@ -98,6 +98,37 @@ def test_numbers_and_digests_never_change_so_nothing_is_said(
         assert client.resolve(known.version.pinned).version.digest == known.version.digest
 
 
+def test_a_semantic_version_or_range_is_no_other(
+    tmp_path: Path, base: Path, unplugged: Callable[[], None]
+) -> None:
+    with served(Settings(data_dir=tmp_path / "served")) as (url, token), Client(url, token) as near:
+        for seed, semver in enumerate(["1.2.0", "2.0.0", "2.1.0"]):
+            near.push(write_adapter(tmp_path / semver, seed=seed), "zh", base=base, semver=semver)
+        for name in ("zh@~2.0", "zh@2.1.0", "zh@^1", "zh@1.2.0"):
+            near.pull(name)
+    unplugged()
+    with Client(url, offline=True) as client:
+        found = [client.resolve(f"zh@{known}") for known in ("1.2.0", "2.0.0", "2.1.0")]
+        assert [one.version.semver for one in found] == ["1.2.0", "2.0.0", "2.1.0"]
+        for name, semver in (("zh@^1", "1.2.0"), ("zh@~2.0", "2.0.0")):
+            with pytest.warns(RankloomWarning, match="may name another version by now"):
+                assert client.resolve(name).version.semver == semver
+        for name in ("zh@^2", "zh@1.2.1", "zh", "zh:prod"):
+            with pytest.raises(OfflineError, match="knows no zh"):
+                client.resolve(name)
+
+
+def test_what_is_kept_of_one_range_is_not_believed_of_another(
+    known: Known, unplugged: Callable[[], None]
+) -> None:
+    unplugged()
+    with Client(known.url, offline=True) as client:
+        place = next(client.cache.folder.glob("resolved/*/*/zh/alias-prod.json"))
+        place.rename(place.with_name("semver-^1.json"))
+        with pytest.raises(OfflineError):
+            client.resolve("zh@^1")
+
+
 @pytest.mark.parametrize("name", ["qa", "zh:staging", "zh@v2", "zh@sha256:" + "0" * 64])
 def test_what_the_cache_does_not_know_is_refused(
     known: Known, unplugged: Callable[[], None], name: str

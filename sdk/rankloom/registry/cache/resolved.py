@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+from rankloom import semantic
 from rankloom.errors import DiskError, NotFoundError, RankloomWarning
 from rankloom.files import write_atomic
 from rankloom.message import Message
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from rankloom.ref import AdapterName, VersionRef
     from rankloom.registry.protocol import Registry
+    from rankloom.registry.wire import Version
 
 
 class Resolution(Message):
@@ -31,7 +33,7 @@ class Resolution(Message):
     Attributes:
         registry: its address; ``embedded`` for the one in this machine.
         ref: what was asked.
-        alias: the alias in it, if it was one: only that may mean another version by now.
+        alias: the alias in it, if it was one.
         at: when.
         answer: what it said.
     """
@@ -85,16 +87,17 @@ class Resolutions:
     def recall(self, ref: VersionRef) -> RecalledVersion | None:
         """Return the last that is known of a ref.
 
-        A number or digest never changes what it names, so whatever was asked then will do; a
-        digest means the same bytes in any registry, and under any name.
+        A number, a semantic version or a digest never changes what it names, so whatever was asked
+        then will do; a digest means the same bytes in any registry, and under any name.
         """
         if ref.digest is not None:
             found = [one for one in kept(self._cache) if one.answer.version.digest == ref.digest]
-        elif ref.number is not None:
-            known = _read_all(self._folder(ref.adapter))
-            found = [one for one in known if one.answer.version.number == ref.number]
+        elif _is_movable(ref):
+            said = _read(self._place(ref))
+            found = [said] if said is not None and said.ref == str(ref) else []
         else:
-            found = list(_read_all(self._place(ref).parent, self._place(ref).name))
+            known = _read_all(self._folder(ref.adapter))
+            found = [one for one in known if _names(ref, one.answer.version)]
         last = max(found, key=lambda one: one.at, default=None)
         if last is None:
             return None
@@ -107,6 +110,8 @@ class Resolutions:
     def _place(self, ref: VersionRef) -> Path:
         if ref.digest is not None:
             name = ref.digest.replace(":", "-")
+        elif ref.semver is not None:
+            name = f"semver-{ref.semver}"
         else:
             name = f"number-{ref.number}" if ref.number else f"alias-{ref.alias}"
         return self._folder(ref.adapter) / f"{name}.json"
@@ -115,7 +120,7 @@ class Resolutions:
 def look_up(registry: Registry, known: Resolutions, ref: VersionRef) -> ResolvedVersion:
     """Resolve a ref, and keep the answer for when the registry must not be asked.
 
-    If it must not be asked now, a warning says how old the answer of an alias is.
+    If it must not be asked now, a warning says how old the answer is, if it may be another by now.
 
     Raises:
         IntegrityError: the answer is another version than it says, or than the ref names by its
@@ -129,7 +134,7 @@ def look_up(registry: Registry, known: Resolutions, ref: VersionRef) -> Resolved
         raise
     if not isinstance(answer, RecalledVersion):
         known.keep(ref, answer)
-    elif ref.alias is not None:
+    elif _is_movable(ref):
         message = f"{ref} may name another version by now: this is offline, and shows what it"
         message += f" named at {answer.as_of:%Y-%m-%d %H:%M:%S} UTC, {answer.version.pinned}"
         warnings.warn(RankloomWarning(message), stacklevel=3)
@@ -147,6 +152,18 @@ def forget(cache: Path, digests: Set[str]) -> None:
         said = _read(path)
         if said is None or said.answer.version.digest in digests:
             path.unlink(missing_ok=True)
+
+
+def _is_movable(ref: VersionRef) -> bool:
+    """Say whether a ref may name another version later: an alias, or the highest of a range."""
+    return ref.alias is not None or (ref.semver is not None and semantic.is_range(ref.semver))
+
+
+def _names(ref: VersionRef, version: Version) -> bool:
+    """Say whether a version has the number or the semantic version of a ref."""
+    if ref.number is not None:
+        return version.number == ref.number
+    return version.semver is not None and version.semver == ref.semver
 
 
 def _read_all(folder: Path, pattern: str = "*.json") -> Iterator[Resolution]:
