@@ -6,14 +6,16 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rankloom.errors import BackendUnavailableError
+from rankloom.errors import BackendUnavailableError, RankloomError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
     import torch
     from torch import nn
+
+_NAMED = 3
 
 
 def load_model(base: Path, dtype: torch.dtype | None = None) -> nn.Module:
@@ -24,7 +26,8 @@ def load_model(base: Path, dtype: torch.dtype | None = None) -> nn.Module:
         dtype: of all parameters; ``None``: as the checkpoint has them.
 
     Raises:
-        BackendUnavailableError: transformers is not installed, or cannot load this base.
+        BackendUnavailableError: transformers is not installed, or cannot load this base, or would
+            set parameters at random that the checkpoint lacks.
     """
     try:
         import transformers
@@ -32,21 +35,50 @@ def load_model(base: Path, dtype: torch.dtype | None = None) -> nn.Module:
         message = "loading a base as a model needs transformers"
         hint = "pip install transformers, or give a model instead of a folder"
         raise BackendUnavailableError(message, hint=hint) from error
+    # Without the last, transformers asks on the terminal whether to run code in the folder.
+    given = {"local_files_only": True, "trust_remote_code": False}
     try:
-        config = transformers.AutoConfig.from_pretrained(base, local_files_only=True)
-        [name, *_] = config.architectures or ["AutoModel"]
-        if (kind := getattr(transformers, name, None)) is None:
-            message = f"transformers {transformers.__version__} has no class {name}"
-            raise BackendUnavailableError(message, hint="give a model instead of a folder")
+        config = transformers.AutoConfig.from_pretrained(base, **given)
+        kind = _kind(transformers, config)
         with _quiet(transformers.utils.logging):
-            model: nn.Module = kind.from_pretrained(
-                base, local_files_only=True, dtype=dtype or "auto"
+            model, info = kind.from_pretrained(
+                base, dtype=dtype or "auto", output_loading_info=True, **given
             )
-    except (ImportError, OSError, ValueError) as error:
+    except RankloomError:
+        raise
+    except Exception as error:  # damaged files end with whatever transformers trips over first
         # The first line says what it is about; what follows speaks of repositories.
-        message = f"transformers cannot load {base}: {str(error).partition(chr(10))[0]}"
+        said = str(error).partition("\n")[0] or type(error).__name__
+        message = f"transformers cannot load {base}: {said}"
         raise BackendUnavailableError(message, hint="give a folder that it can load") from error
-    return model.eval()
+    _check_complete(base, type(model).__name__, info["missing_keys"])
+    loaded: nn.Module = model.eval()
+    return loaded
+
+
+def _kind(transformers: Any, config: Any) -> Any:  # noqa: ANN401 - a module and classes of it
+    """Return the class that a config names."""
+    names = config.architectures
+    if not names:
+        return transformers.AutoModel
+    name = names if isinstance(names, str) else names[0]
+    kind = getattr(transformers, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
+        message = f"transformers {transformers.__version__} has no model {name}"
+        raise BackendUnavailableError(message, hint="give a model instead of a folder")
+    return kind
+
+
+def _check_complete(base: Path, kind: str, missing: Collection[str]) -> None:
+    """Refuse what transformers fills with random numbers; tied parameters are not among it."""
+    if not missing:
+        return
+    named = ", ".join(sorted(missing)[:_NAMED]) + (", …" if len(missing) > _NAMED else "")
+    message = (
+        f"{base} lacks {len(missing)} of the parameters of {kind}, which would be random: {named}"
+    )
+    hint = "give a model instead, or a folder whose config names the class that was saved"
+    raise BackendUnavailableError(message, hint=hint)
 
 
 @contextmanager
