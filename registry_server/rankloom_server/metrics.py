@@ -61,7 +61,7 @@ class Metrics:
             status: of the answer.
             seconds: how long it took.
         """
-        known = method if method in {"GET", "HEAD", "POST", "PUT", "DELETE"} else "other"
+        known = method if method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"} else "other"
         counter, histogram = self._of_request(known, route, status)
         counter.inc()
         histogram.observe(seconds)

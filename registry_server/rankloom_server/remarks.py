@@ -2,41 +2,53 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import sqlalchemy as sa
 
+from rankloom.errors import RefError
+from rankloom.registry.wire import MAX_LABELS, MAX_METRICS
 from rankloom_server import audit, catalogue, search_keys
 from rankloom_server.models import ADAPTER, VERSION
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rankloom.ref import AdapterName
     from rankloom.registry.wire import Remarks, Version
     from rankloom_server.access import Actor
 
+T = TypeVar("T")
 
-def put(
+
+def add(
     connection: sa.Connection, actor: Actor, adapter: AdapterName, digest: str, remarks: Remarks
 ) -> Version:
-    """Say of a version what is given, and nothing else any more.
+    """Say of a version what is given; all else that was said of it stays.
 
     Raises:
         NotFoundError: there is no such adapter or version.
+        RefError: it would have too many labels or metrics.
     """
-    before = catalogue.version(connection, adapter, digest)
+    catalogue.version(connection, adapter, digest)
     mine = sa.and_(
         VERSION.c.digest == digest,
         VERSION.c.adapter_id
         == sa.select(ADAPTER.c.id).where(catalogue.is_adapter(adapter)).scalar_subquery(),
     )
     # Whoever says something else of the version at the same time waits until this is committed.
-    row = connection.execute(
-        sa.select(VERSION.c.id, VERSION.c.labels).where(mine).with_for_update()
-    ).one()
-    connection.execute(sa.update(VERSION).where(mine).values(**remarks.model_dump()))
-    search_keys.remove(connection, [row.id], search_keys.of_labels(row.labels))
+    before = connection.execute(sa.select(VERSION).where(mine).with_for_update()).one()
+    after = {
+        "labels": _merged(before.labels, remarks.labels, MAX_LABELS, "labels"),
+        "metrics": _merged(before.metrics, remarks.metrics, MAX_METRICS, "metrics"),
+    }
+    named = remarks.model_dump(include={"deprecated", "probe"}, exclude_none=True)
+    if remarks.deprecated == "":
+        named["deprecated"] = None
+    connection.execute(sa.update(VERSION).where(mine).values(**after, **named))
+    search_keys.remove(connection, [before.id], search_keys.of_labels(before.labels))
     if before.purged_at is None:
-        search_keys.add(connection, [row.id], search_keys.of_labels(remarks.labels))
+        search_keys.add(connection, [before.id], search_keys.of_labels(after["labels"]))
     audit.record(
         connection,
         actor,
@@ -46,6 +58,16 @@ def put(
         detail={"version": digest, **remarks.model_dump(exclude_defaults=True)},
     )
     return catalogue.version(connection, adapter, digest)
+
+
+def _merged(
+    before: dict[str, T], new: Mapping[str, T | None], most: int, what: str
+) -> dict[str, T]:
+    merged = {name: value for name, value in {**before, **new}.items() if value is not None}
+    if len(merged) > most:
+        message = f"the version would have {len(merged)} {what}, {most} are the most"
+        raise RefError(message, hint=f"remove some of its {what} in the same request")
+    return merged
 
 
 def set_card(

@@ -140,7 +140,7 @@ class Service:
     def remark(self, adapter: AdapterName, version: str, said: Remarks) -> Version:
         """Say something of a version."""
         with db.write(self.engine) as connection:
-            return remarks.put(connection, self.actor, adapter, version, said)
+            return remarks.add(connection, self.actor, adapter, version, said)
 
     def signatures(self, ref: VersionRef) -> SignedVersion:
         """Return the version that a ref names with its signatures."""

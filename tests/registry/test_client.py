@@ -20,7 +20,7 @@ from rankloom.errors import (
     RegistryError,
 )
 from rankloom.manifest import RECORD, read_record
-from rankloom.registry.wire import AliasRequest
+from rankloom.registry.wire import AliasRequest, ResolvedVersion
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -228,3 +228,23 @@ def test_a_card_is_kept_beside_the_version(client: Client, adapter: Path, base: 
     (adapter / "README.md").write_text("# A card")
     assert client.push(adapter, "zh", base=base).digest == first.digest
     assert client.show("zh").card == "# A card"
+
+
+def test_what_another_says_between_a_look_and_a_remark_stays(
+    client: Client, adapter: Path, base: Path
+) -> None:
+    client.push(adapter, "zh", base=base)
+    client.remark("zh", labels={"task": "qa"})
+    look = client.resolve
+
+    def look_too_early(name: str) -> ResolvedVersion:
+        patch.undo()
+        found = look(name)
+        client.remark(name, labels={"stage": "live"}, metrics={"a": 1.0}, deprecated="old")
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client, "resolve", look_too_early)
+        after = client.remark("zh", labels={"task": None}, metrics={"b": 2.0})
+    assert (after.labels, after.metrics) == ({"stage": "live"}, {"a": 1.0, "b": 2.0})
+    assert after.deprecated == "old"

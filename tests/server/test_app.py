@@ -94,7 +94,7 @@ def test_no_route_stands_outside_of_what_is_known(app: FastAPI) -> None:
 
 @pytest.mark.parametrize(
     ("scope", "allowed"),
-    [("read", {"GET"}), ("push", {"POST", "PUT", "DELETE"}), ("admin", {"ADMIN"})],
+    [("read", {"GET"}), ("push", {"POST", "PUT", "PATCH", "DELETE"}), ("admin", {"ADMIN"})],
 )
 def test_a_token_may_do_what_its_scope_says(
     client: TestClient, app: FastAPI, scope: str, allowed: set[str]

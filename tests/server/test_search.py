@@ -2,7 +2,9 @@
 
 import json
 import random
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from rankloom.errors import ForbiddenError, NotFoundError, RefError
 from rankloom.ref import AdapterName, VersionRef
 from rankloom.registry.protocol import Registry
 from rankloom.registry.wire import (
+    MAX_LABELS,
     AliasRequest,
     NamespaceRules,
     Probe,
@@ -255,15 +258,53 @@ def test_remarks_are_said_beside_the_content(registry: Registry, tmp_path: Path)
     )
     assert after.digest == version.digest
     assert registry.search(VersionQuery(labels=("task=qa",))).items == (after,)
-    registry.remark(version.adapter, version.digest, Remarks(labels={"task": "chat"}))
+    registry.remark(version.adapter, version.digest, Remarks(labels={"task": "chat", "of": "x"}))
     assert registry.search(VersionQuery(labels=("task=qa",))).items == ()
-    (found,) = registry.search(VersionQuery(labels=("task=chat",))).items
-    assert (found.metrics, found.deprecated) == ({}, None)
+    (found,) = registry.search(VersionQuery(labels=("task=chat", "of=x"))).items
+    assert (found.metrics, found.deprecated) == ({"f1": 0.75}, "use v2")
+    undone = Remarks(labels={"task": None}, metrics={"f1": None, "none": None}, deprecated="")
+    after = registry.remark(version.adapter, version.digest, undone)
+    assert (after.labels, after.metrics, after.deprecated) == ({"of": "x"}, {}, None)
+    assert registry.search(VersionQuery(labels=("task=chat",))).items == ()
     with pytest.raises(NotFoundError):
         registry.remark(version.adapter, "sha256:" + "0" * 64, said)
 
 
-def test_a_probe_is_kept_until_something_else_is_said(registry: Registry, tmp_path: Path) -> None:
+def test_remarks_made_at_once_are_all_kept(registry: Registry, tmp_path: Path) -> None:
+    version = push(registry, write_adapter(tmp_path / "a"))
+    others, rounds = 4, 5
+    ready = threading.Barrier(others)
+
+    def say(who: int) -> None:
+        for at in range(rounds):
+            ready.wait(30)
+            name = f"n{who}-{at}"
+            said = Remarks(labels={name: "x"}, metrics={name: at})
+            registry.remark(version.adapter, version.digest, said)
+
+    with ThreadPoolExecutor(others) as pool:
+        list(pool.map(say, range(others)))
+    after = registry.show(version.adapter).versions[0]
+    names = {f"n{who}-{at}" for who in range(others) for at in range(rounds)}
+    assert (after.labels.keys(), after.metrics.keys()) == (names, names)
+    labels = tuple(f"{name}=x" for name in sorted(names))
+    assert len(registry.search(VersionQuery(labels=labels)).items) == 1
+
+
+def test_a_version_has_only_so_many_labels_however_they_came(
+    registry: Registry, tmp_path: Path
+) -> None:
+    version = push(registry, write_adapter(tmp_path / "a"))
+    full = {f"n{at}": "x" for at in range(MAX_LABELS)}
+    before = registry.remark(version.adapter, version.digest, Remarks(labels=full))
+    with pytest.raises(RefError, match="65 labels, 64 are the most"):
+        registry.remark(version.adapter, version.digest, Remarks(labels={"more": "x"}))
+    assert registry.show(version.adapter).versions[0] == before
+    swapped = Remarks(labels={"n0": None, "more": "x"})
+    assert len(registry.remark(version.adapter, version.digest, swapped).labels) == MAX_LABELS
+
+
+def test_a_probe_is_kept_until_another_is_said(registry: Registry, tmp_path: Path) -> None:
     version = push(registry, write_adapter(tmp_path / "a"))
     where = VersionRef(version.adapter, digest=version.digest)
     assert registry.resolve(where).probe is None
@@ -275,8 +316,12 @@ def test_a_probe_is_kept_until_something_else_is_said(registry: Registry, tmp_pa
     assert registry.resolve(where).probe == probe
     assert push(registry, tmp_path / "a").digest == version.digest
     assert registry.resolve(where).probe == probe
-    registry.remark(version.adapter, version.digest, Remarks())
-    assert registry.resolve(where).probe is None
+    registry.remark(version.adapter, version.digest, Remarks(labels={"task": "qa"}))
+    assert registry.resolve(where).probe == probe
+    other = probe.model_copy(update={"norm": 2.5})
+    after = registry.remark(version.adapter, version.digest, Remarks(probe=other))
+    assert registry.resolve(where).probe == other
+    assert after.labels == {"task": "qa"}
 
 
 def test_a_changed_card_changes_what_is_found(registry: Registry, tmp_path: Path) -> None:

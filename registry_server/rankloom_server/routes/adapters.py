@@ -99,7 +99,7 @@ def yank(service: Admin, adapter: AdapterDep, version: str, body: wire.YankReque
     return service.yank(adapter, digests.parse(version), body.reason)
 
 
-@router.put(_ONE + "/versions/{version}/remarks")
+@router.patch(_ONE + "/versions/{version}/remarks")
 def remark(service: Pusher, adapter: AdapterDep, version: str, body: wire.Remarks) -> wire.Version:
     """Say something of a version: labels, metrics, that it is deprecated."""
     return service.remark(adapter, digests.parse(version), body)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from rankloom import bases, ref
 from rankloom.client.session import Session
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     Progress = Callable[[int, int], None]
     PathLike = str | os.PathLike[str]
-    T = TypeVar("T")
 
 
 class Catalogue(Session):
@@ -112,14 +111,10 @@ class Catalogue(Session):
 
         from rankloom.registry.wire import Remarks
 
-        resolved = self.resolve(name)
-        version = resolved.version
+        version = self.resolve(name).version
         try:
             said = Remarks(
-                labels=_changed(version.labels, labels),
-                metrics=_changed(version.metrics, metrics),
-                deprecated=(version.deprecated if deprecated is None else deprecated) or None,
-                probe=resolved.probe,
+                labels=dict(labels or {}), metrics=dict(metrics or {}), deprecated=deprecated
             )
         except ValidationError as error:
             found = error.errors()[0]
@@ -191,8 +186,3 @@ class Catalogue(Session):
             warnings.simplefilter("ignore", RankloomWarning)  # the caller knows that it is yanked
             version = self.resolve(name).version
         return self.registry.yank(version.adapter, version.digest, reason)
-
-
-def _changed(before: dict[str, T], change: Mapping[str, T | None] | None) -> dict[str, T]:
-    after = {**before, **(change or {})}
-    return {name: value for name, value in after.items() if value is not None}

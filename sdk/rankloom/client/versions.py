@@ -221,13 +221,7 @@ class Versions(Session):
         """Keep a probe beside a version, with what else was said of it."""
         from rankloom.registry.wire import Remarks
 
-        said = Remarks(
-            labels=version.labels,
-            metrics=version.metrics,
-            deprecated=version.deprecated,
-            probe=probe,
-        )
-        return self.registry.remark(version.adapter, version.digest, said)
+        return self.registry.remark(version.adapter, version.digest, Remarks(probe=probe))
 
 
 def _probe(adapter: Adapter, manifest: Manifest, base: PathLike | None) -> Probe:

@@ -36,7 +36,7 @@ class HttpRegistry:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.url = url.rstrip("/")
         self._http = httpx.Client(
-            base_url=f"{self.url}/api/v1", headers=headers, timeout=_TIMEOUT, transport=transport
+            base_url=f"{self.url}/api/v1", timeout=_TIMEOUT, transport=transport
         )
 
     def open_upload(self, adapter: AdapterName, request: wire.UploadRequest) -> wire.Upload:
@@ -95,7 +95,7 @@ class HttpRegistry:
     def remark(self, adapter: AdapterName, version: str, said: wire.Remarks) -> wire.Version:
         """Say something of a version."""
         where = f"{_path(adapter)}/versions/{version}/remarks"
-        return self._send(wire.Version, "PUT", where, said)
+        return self._send(wire.Version, "PATCH", where, said)
 
     def signatures(self, ref: VersionRef) -> wire.SignedVersion:
         """Return the version that a ref names with its signatures."""

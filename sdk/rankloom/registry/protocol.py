@@ -69,7 +69,7 @@ class Registry(Protocol):
         """Return one page of the versions that are searched for, newest first."""
 
     def remark(self, adapter: AdapterName, version: str, said: Remarks) -> Version:
-        """Say of a version (a digest) what is given, and nothing else any more."""
+        """Say of a version (a digest) what is given; what is not named stays as it is."""
 
     def signatures(self, ref: VersionRef) -> SignedVersion:
         """Return the version that a ref names with its signatures, also one that lacks them."""

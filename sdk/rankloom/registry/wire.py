@@ -30,6 +30,9 @@ LabelValue = Annotated[str, StringConstraints(min_length=1, max_length=128, patt
 MAX_PARTS = 10_000
 """As many parts as S3 takes for one object."""
 
+MAX_LABELS = 64
+MAX_METRICS = 256
+
 
 class BaseTensorShape(Message):
     """Header of one tensor of a base: safetensors dtype code and shape.
@@ -292,18 +295,18 @@ class VersionPage(Message):
 
 
 class Remarks(Message):
-    """What is said of a version beside its content; it may change at any time.
+    """What is newly said of a version beside its content; what is not named stays as it is.
 
     Attributes:
-        deprecated: why it should not be used any more, ``None`` if it may.
-        labels: names and values to search by.
-        metrics: names and numbers, e.g. of an evaluation.
+        deprecated: why it should not be used any more; an empty text takes that back.
+        labels: names and values to search by; ``None`` removes one.
+        metrics: names and numbers, e.g. of an evaluation; ``None`` removes one.
         probe: what a base answers with it.
     """
 
-    deprecated: str | None = Field(default=None, min_length=1, max_length=1000)
-    labels: dict[Name, LabelValue] = Field(default_factory=dict, max_length=64)
-    metrics: dict[Name, FiniteFloat] = Field(default_factory=dict, max_length=256)
+    deprecated: str | None = Field(default=None, max_length=1000)
+    labels: dict[Name, LabelValue | None] = Field(default_factory=dict, max_length=MAX_LABELS)
+    metrics: dict[Name, FiniteFloat | None] = Field(default_factory=dict, max_length=MAX_METRICS)
     probe: Probe | None = None
 
 
