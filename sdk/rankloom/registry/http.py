@@ -36,7 +36,7 @@ class HttpRegistry:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.url = url.rstrip("/")
         self._http = httpx.Client(
-            base_url=f"{self.url}/api/v1", timeout=_TIMEOUT, transport=transport
+            base_url=f"{self.url}/api/v1", headers=headers, timeout=_TIMEOUT, transport=transport
         )
 
     def open_upload(self, adapter: AdapterName, request: wire.UploadRequest) -> wire.Upload:
