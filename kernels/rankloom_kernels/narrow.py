@@ -119,7 +119,9 @@ def _split(values: torch.Tensor, dim: int) -> _Split:
 
 def _squares(values: torch.Tensor, dim: int) -> NDArray[np.float32]:
     """Return sums of squares along an axis, with no square in memory."""
-    found: NDArray[np.float32] = np.einsum(f"ij,ij->{'ji'[dim]}", values.numpy(), values.numpy())
+    # Squares of float16 numbers are mostly 0 in float16, and so is the smallest divisor.
+    exact = values.float().numpy()
+    found: NDArray[np.float32] = np.einsum(f"ij,ij->{'ji'[dim]}", exact, exact)
     return found
 
 

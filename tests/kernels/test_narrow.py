@@ -21,7 +21,7 @@ def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 def terms_of(count: int, kind: str, size: float) -> list[Term]:
     generator = torch.Generator().manual_seed(count)
-    dtype = torch.float32 if kind == "float32" else torch.bfloat16
+    dtype = getattr(torch, kind) if kind in {"float32", "float16"} else torch.bfloat16
     found = []
     for number in range(count):
         b = torch.randn(SHAPE[0], RANK, generator=generator) * size
@@ -46,6 +46,18 @@ def test_no_more_than_one_sum_in_ten_thousand_is_not_the_rounded_one(
     off = merge_(weight.clone(), terms) != merge_reference(weight, terms).bfloat16()
     # The promise. Measured: at most 0.7e-4, which 1e6 elements show within 0.1e-4.
     assert off.double().mean() <= 1e-4
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_float16_factors_may_have_rows_of_zeros(count: int) -> None:
+    weight, terms = weights(), terms_of(count, "float16", 0.0005)
+    for term in terms:
+        term.b[3] = 0
+    parts = fold(terms, for_bfloat16=True).narrow
+    assert parts is None or parts.error <= 2**-15
+    found, exact = merge_(weight.clone(), terms), merge_reference(weight, terms).bfloat16()
+    assert torch.equal(found[3], weight[3])
+    assert (found != exact).double().mean() <= 1e-4
 
 
 @pytest.mark.parametrize("kind", ["unequal", "float32"])
