@@ -33,10 +33,10 @@ def get(connection: sa.Connection, namespace: str) -> NamespaceRules:
     return NamespaceRules.model_validate({name: row[name] for name in NamespaceRules.model_fields})
 
 
-def put(
+def change(
     connection: sa.Connection, actor: Actor, namespace: str, rules: NamespaceRules
 ) -> NamespaceRules:
-    """Set the rules of a namespace.
+    """Set those rules of a namespace that are named, leave the others; return all of them.
 
     Raises:
         BackendUnavailableError: signers are named, and nothing here can verify signatures.
@@ -44,10 +44,13 @@ def put(
     """
     for signer in rules.required_signers:
         openssf.check_signer(signer)
-    values = rules.model_dump(mode="json")
-    statement = db.insert(connection, NAMESPACE).values(name=namespace, **values)
+    named = rules.model_dump(mode="json", include=rules.model_fields_set)
+    everything = NamespaceRules().model_dump(mode="json") | named
+    statement = db.insert(connection, NAMESPACE).values(name=namespace, **everything)
     connection.execute(
-        statement.on_conflict_do_update(index_elements=[NAMESPACE.c.name], set_=values)
+        statement.on_conflict_do_update(
+            index_elements=[NAMESPACE.c.name], set_={"name": namespace, **named}
+        )
     )
     audit.record(
         connection,
@@ -55,6 +58,6 @@ def put(
         "namespace.rules",
         namespace=namespace,
         subject=namespace,
-        detail=rules.model_dump(mode="json", exclude_defaults=True),
+        detail=named,
     )
-    return rules
+    return get(connection, namespace)

@@ -216,9 +216,9 @@ class Service:
             return namespaces.get(connection, namespace)
 
     def set_namespace_rules(self, namespace: str, rules: NamespaceRules) -> NamespaceRules:
-        """Set what is said about a namespace as a whole."""
+        """Set those rules of a namespace that are named, leave the others; return all of them."""
         with db.write(self.engine) as connection:
-            return namespaces.put(connection, self.actor, namespace, rules)
+            return namespaces.change(connection, self.actor, namespace, rules)
 
     def trusted_publishers(self, namespace: str) -> TrustedPublishers:
         """Return the jobs of CI that a namespace trusts."""

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from command_line import Run, answer
+from rankloom.registry.wire import NamespaceRules
+from rankloom_server.service import Service
 from signing_keys import encrypted, key_pair
 
 pytestmark = pytest.mark.filterwarnings("ignore:BASE001")
@@ -55,6 +57,25 @@ def test_a_namespace_demands_signatures_until_it_does_not(run: Run, keys: Path) 
     run("pull", "acme/zh")
     actions = [line["action"] for line in answer(run("audit", "--namespace", "acme", "--json"))]
     assert actions.count("version.sign") == 1
+
+
+def test_rules_that_are_set_at_the_same_time_leave_each_other_alone(
+    run: Run, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by = ("--require-signature", "--key", "ours.pub")
+    write = Service.set_namespace_rules
+
+    def overtaken(self: Service, namespace: str, rules: NamespaceRules) -> NamespaceRules:
+        monkeypatch.setattr(Service, "set_namespace_rules", write)
+        run("namespace", "set", "acme", *by)
+        return write(self, namespace, rules)
+
+    for slower in (("--keep-days", "3"), ("--protect", "prod")):
+        run("namespace", "set", "acme", "--no-require-signature")
+        monkeypatch.setattr(Service, "set_namespace_rules", overtaken)
+        rules = answer(run("namespace", "set", "acme", *slower, "--json"))
+        assert [one["kind"] for one in rules["required_signers"]] == ["key"]
+    assert (rules["keep_days"], rules["protected_aliases"]) == (3, ["prod"])
 
 
 def test_a_password_comes_from_the_environment(

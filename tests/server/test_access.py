@@ -152,7 +152,7 @@ def test_anonymous_reads_only_where_the_namespace_says_so(world: World, folder: 
     for call in writes:
         with refused(AuthError):
             call()
-    world.admin.set_namespace_rules("acme", NamespaceRules())
+    world.admin.set_namespace_rules("acme", NamespaceRules(anonymous_read=False))
     with refused(AuthError):
         nobody.show(ACME)
 
@@ -277,3 +277,15 @@ def test_a_change_that_fails_is_not_in_the_log(engine: sa.Engine) -> None:
         change()
     with db.read(engine) as connection:
         assert audit.read(connection).items == ()
+
+
+def test_a_rule_that_is_not_named_stays_as_it_is(world: World) -> None:
+    change = world.admin.set_namespace_rules
+    assert change("acme", NamespaceRules(keep_versions=3)).keep_days == 30
+    rules = change("acme", NamespaceRules(keep_days=5, protected_aliases=("prod",)))
+    assert (rules.keep_versions, rules.keep_days, rules.protected_aliases) == (3, 5, ("prod",))
+    # Also what is named with its default is named.
+    rules = change("acme", NamespaceRules(keep_versions=None, protected_aliases=()))
+    assert rules == NamespaceRules(keep_days=5) == world.admin.namespace_rules("acme")
+    details = [line.detail for line in world.admin.audit_log(namespace="acme").items]
+    assert details[-1] == {"keep_versions": 3}

@@ -259,7 +259,7 @@ def test_retention_keeps_the_newest_and_whatever_is_in_use(
     assert kept(service) == [4, 3, 1]
     service.yank(NAME, versions[3].digest, "bad")
     service.yank(NAME, versions[2].digest, "bad")
-    service.set_namespace_rules("default", NamespaceRules(purge_yanked_days=5))
+    service.set_namespace_rules("default", NamespaceRules(keep_versions=None, purge_yanked_days=5))
     # The latest is v1 now; nothing else stands in the way of the yanked ones.
     assert collect(service).purged == ["zh-lang@v3", "zh-lang@v4"]
     assert kept(service) == [1]

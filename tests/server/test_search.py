@@ -358,7 +358,7 @@ def test_what_was_purged_is_not_found(service: Service, tmp_path: Path) -> None:
     everything = VersionQuery(latest=False, yanked=True)
     assert [item.number for item in service.search(everything).items] == [2]
     # And found again when its content comes back.
-    service.set_namespace_rules("default", NamespaceRules())
+    service.set_namespace_rules("default", NamespaceRules(keep_versions=None))
     upload = service.open_upload(
         AdapterName("default", "zh-lang"), UploadRequest(manifest=manifest_of(folders[0]))
     )

@@ -77,6 +77,7 @@ def set_rules(
 ) -> None:
     """Set rules of a namespace; those that are not named stay as they are."""
     from rankloom import ref
+    from rankloom.registry.wire import NamespaceRules
     from rankloom.sdk import Client
 
     if bool(by) != bool(require_signature):
@@ -91,12 +92,13 @@ def set_rules(
         changed["required_signers"] = by
     known = ref.check_name(name, "namespace")
     with Client() as client:
-        before = client.registry.namespace_rules(known)
-        aliases = ({*before.protected_aliases} | {*protect}) - {*unprotect}
-        changed["protected_aliases"] = tuple(
-            ref.check_name(one, "alias") for one in sorted(aliases)
-        )
-        rules = client.registry.set_namespace_rules(known, before.model_copy(update=changed))
+        if protect or unprotect:
+            before = client.registry.namespace_rules(known).protected_aliases
+            aliases = ({*before} | {*protect}) - {*unprotect}
+            changed["protected_aliases"] = tuple(
+                ref.check_name(one, "alias") for one in sorted(aliases)
+            )
+        rules = client.registry.set_namespace_rules(known, NamespaceRules(**changed))
     _print(name, rules, as_json=as_json)
 
 

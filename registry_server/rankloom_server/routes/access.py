@@ -44,11 +44,11 @@ def namespace_rules(service: Admin, namespace: str) -> wire.NamespaceRules:
     return service.namespace_rules(refs.check_name(namespace, "namespace"))
 
 
-@router.put("/namespaces/{namespace}/rules")
+@router.patch("/namespaces/{namespace}/rules")
 def set_namespace_rules(
     service: Admin, namespace: str, body: wire.NamespaceRules
 ) -> wire.NamespaceRules:
-    """Set what is said about a namespace as a whole."""
+    """Set those rules of a namespace that are named, and leave the others as they are."""
     return service.set_namespace_rules(refs.check_name(namespace, "namespace"), body)
 
 

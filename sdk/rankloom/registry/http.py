@@ -153,8 +153,8 @@ class HttpRegistry:
     def set_namespace_rules(
         self, namespace: str, rules: wire.NamespaceRules
     ) -> wire.NamespaceRules:
-        """Set what is said about a namespace as a whole."""
-        return self._send(wire.NamespaceRules, "PUT", f"{_namespace(namespace)}/rules", rules)
+        """Set those rules of a namespace that are named, leave the others; return all of them."""
+        return self._send(wire.NamespaceRules, "PATCH", f"{_namespace(namespace)}/rules", rules)
 
     def trusted_publishers(self, namespace: str) -> wire.TrustedPublishers:
         """Return the jobs of CI that a namespace trusts."""
@@ -231,12 +231,13 @@ class HttpRegistry:
         *,
         params: dict[str, Any] | None = None,
     ) -> httpx.Response:
-        content = body.model_dump_json(by_alias=True) if body else None
+        # What is not named is not sent: where something is changed, it stays as it is.
+        named = body and body.model_dump_json(by_alias=True, include=body.model_fields_set)
         headers = {"Content-Type": "application/json"} if body else {}
         known = {key: value for key, value in (params or {}).items() if value is not None}
         try:
             response = self._http.request(
-                method, path, content=content, headers=headers, params=known
+                method, path, content=named, headers=headers, params=known
             )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             message = f"the registry at {self.url} cannot be reached: {error}"

@@ -108,7 +108,7 @@ class Registry(Protocol):
         """Return what is said about a namespace as a whole."""
 
     def set_namespace_rules(self, namespace: str, rules: NamespaceRules) -> NamespaceRules:
-        """Set what is said about a namespace as a whole."""
+        """Set those rules of a namespace that are named, leave the others; return all of them."""
 
     def trusted_publishers(self, namespace: str) -> TrustedPublishers:
         """Return the jobs of CI that a namespace trusts, oldest first."""

@@ -345,6 +345,8 @@ class TokenList(Message):
 class NamespaceRules(Message):
     """What is said about a namespace as a whole; these defaults hold where nothing is said.
 
+    Sent as a change, it changes what it names, and only that.
+
     A version is never purged while it is the latest, an alias names it, or a composition that is
     kept was made of it.
 
