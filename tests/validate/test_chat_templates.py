@@ -28,7 +28,36 @@ ENDLESS = {
         "{% for k in range(m|length * 9) %}{% endfor %}{% endfor %}",
         "loops over a range within",
     ),
-    "a large number": ("{{ 'a' * 1000000 }}", "counts far: \" '' * 1000000 \""),
+    "ranges shortened by the index of another": (
+        "{% set n=99999 %}{% for i in range(n) %}{% for j in range(n - loop.index) %}x"
+        "{% endfor %}{% endfor %}",
+        "loops over a range within",
+    ),
+    "ranges as long as a text of the template": (
+        "{% set x='a'|center(99999) %}{% for i in range(x|length) %}{% for j in range(x|length) %}"
+        "x{% endfor %}{% endfor %}",
+        "loops over a range within",
+    ),
+    "the index of a range that is no input": (
+        "{% for i in range(99999) %}{% for j in range(loop.index0) %}x{% endfor %}{% endfor %}",
+        "loops over a range within",
+    ),
+    "messages that are a text of the template": (
+        "{%- set a, messages = 1, 'a'|center(99999) %}{% for i in range(messages|length) %}"
+        "{% for j in range(messages|length) %}x{% endfor %}{% endfor %}",
+        "loops over a range within",
+    ),
+    "tools that are an argument": (
+        "{% macro f(tools) %}{% for i in range(tools|length) %}{% for j in range(tools|length) %}x"
+        "{% endfor %}{% endfor %}{% endmacro %}{{ f('a'|center(99999)) }}",
+        "loops over a range within",
+    ),
+    "messages that are an element": (
+        "{% for messages in ['a'|center(99999)] %}{% for i in range(messages|length) %}"
+        "{% for j in range(loop.length) %}x{% endfor %}{% endfor %}{% endfor %}",
+        "loops over a range within",
+    ),
+    "a large number": ("{{ 'a' * 1000000 }}", "counts far: \"'' * 1000000\""),
     "a large number in parts": ("{{ 'a' * 10_000_000 }}", "counts far"),
     "a large number with an exponent": ("{% for i in range(1e9|int) %}{% endfor %}", "counts far"),
     "a power": ("{{ 'a' * 9 ** 9 }}", "counts far"),
@@ -43,6 +72,10 @@ SOUND = {
     "ranges as long as the messages": (
         "{% for i in range(messages | length) %}{% for j in range(loop.index0 - 1, -1, -1) %}"
         "{% for k in range(loop.index0 + 1, messages|length) %}{% endfor %}{% endfor %}{% endfor %}"
+    ),
+    "ranges up to where the messages are": (
+        "{% for m in messages %}{%- for j in range(loop.index0 - 1, -1, -1) -%}"
+        "{% for k in range( 1, messages | count ) %}{% endfor %}{% endfor %}{% endfor %}"
     ),
     "ranges one behind the other": (
         "{% for i in range(9) %}a{% endfor %}{% for i in range(9) %}b{% endfor %}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rankloom.finding import Finding, Severity
 from rankloom.tensorfile import strict_json
@@ -16,13 +16,22 @@ if TYPE_CHECKING:
     from rankloom.adapter.reader import Adapter
     from rankloom.base.model import Base
 
+_Over = Literal["input", "range", "other"]
+
 _TEXT = "chat_template.jinja"
 _JSON = ("chat_template.json", "tokenizer_config.json")
 _MAX_BYTES = 8 << 20
 _MAX_CHARS = 1 << 18
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
-_OF_INPUT = re.compile(r"\|\s*(?:length|count)\b|\bloop\.")
-_MORE = re.compile(r"\*|\d{3}")
+_SUM = r"(?:{0})(?: ?[-+] ?(?:{0})){{0,3}}".format(
+    r"-?\d{1,2}|(?:messages|tools) ?\| ?(?:length|count)|loop\.(?:index0?|length)"
+)
+_OF_INPUT = re.compile(
+    rf"for \w+ in (?:range ?\( ?{_SUM}(?: ?, ?{_SUM}){{0,2}} ?\)|messages|tools)"
+)
+"""Loops as long as what a request brings, if its names still mean that."""
+_GIVEN = re.compile(r"\b(?:messages|tools|loop)\b")
+_TARGETS = re.compile(r"set\b(.*?)(?:=|$)|for\b(.*?)\bin\b|(?:macro|call|with|import|from)\b(.*)")
 _LARGE = re.compile(r"(?<![\w.])\d{6,}|\*\*|\d[eE]\d|\d_\d")
 
 
@@ -89,23 +98,35 @@ def endless(adapter: Adapter) -> Iterator[Finding]:
 def _endless(text: str) -> str:
     if len(text) > _MAX_CHARS:
         return f"has {len(text)} characters, more than {_MAX_CHARS}"
-    depth: list[bool] = []
-    for tag in _code(text):
+    tags = [" ".join(tag.strip("-+ \t\r\n").split()) for tag in _code(text)]
+    own = {name for tag in tags for name in _made(tag)}
+    loops: list[_Over] = []
+    for tag in tags:
         if _LARGE.search(tag):
             return f"counts far: {tag[:80]!r}"
-        word = tag.lstrip("-+ \t\r\n")
-        if word.startswith("for"):
-            depth.append("range" in tag and not _is_as_long_as_its_input(tag))
-        elif word.startswith("endfor") and depth:
-            depth.pop()
-        if sum(depth) > 1:
-            return f"loops over a range within a loop over a range: {tag[:80]!r}"
+        if tag.startswith("for"):
+            over = _over(tag, own, loops[-1] if loops else "other")
+            if over == "range" and over in loops:
+                return f"loops over a range within a loop over a range: {tag[:80]!r}"
+            loops.append(over)
+        elif tag.startswith("endfor") and loops:
+            loops.pop()
     return ""
 
 
-def _is_as_long_as_its_input(tag: str) -> bool:
-    """Tell whether a range ends with a list that is given, such as that of the messages."""
-    return bool(_OF_INPUT.search(tag)) and not _MORE.search(tag)
+def _made(tag: str) -> list[str]:
+    """Return names of what requests bring that a tag gives a meaning of its own."""
+    found = _TARGETS.match(tag)
+    return _GIVEN.findall(" ".join(part or "" for part in found.groups())) if found else []
+
+
+def _over(tag: str, own: set[str], outer: _Over) -> _Over:
+    """Tell what a loop goes over."""
+    used = set(_GIVEN.findall(tag)) if _OF_INPUT.fullmatch(tag) else set()
+    # Within a loop over anything else, its index is as large as that.
+    if used and not used & own and (outer == "input" or "loop" not in used):
+        return "input"
+    return "range" if "range" in tag else "other"
 
 
 def _code(text: str) -> Iterator[str]:
