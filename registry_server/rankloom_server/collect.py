@@ -3,7 +3,9 @@
 A blob is removed in two passes that lie hours apart. The first condemns what no version and no
 lease names; the second deletes what is condemned since then. In between, whoever wants the blob
 again brings it back. Every step is one conditional update of the blob's row, whose lock decides
-who was first, so collectors and pushers may run at the same time, and stop, anywhere.
+who was first, so collectors and pushers may run at the same time, and stop, anywhere. A deletion is
+its collector's alone until :data:`STUCK` has passed: a second one that came late would remove what
+was pushed anew meanwhile.
 """
 
 from __future__ import annotations
@@ -25,13 +27,19 @@ from rankloom_server.models import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from rankloom_server.access import Actor
     from rankloom_server.store.interface import Assembly, Store
 
 GRACE = timedelta(hours=24)
 """How long a blob must have been unwanted before each pass; no signed URL is good for longer."""
+
+STUCK = timedelta(hours=1)
+"""How long a deletion is its collector's alone: longer than a call to a store with its retries.
+
+Until then nobody can push what a collector that was killed had begun to delete.
+"""
 
 _BATCH = 500
 
@@ -83,14 +91,14 @@ class Collector:
         store: the blobs.
         actor: for the audit log.
         grace: how long a blob must have been unwanted before each pass.
-        now: the time that counts.
+        clock: tells the time that counts.
     """
 
     engine: sa.Engine
     store: Store
     actor: Actor
     grace: timedelta = GRACE
-    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def run(self, *, dry: bool = False) -> Collected:
         """Purge, condemn, delete what was condemned before, and forget old uploads.
@@ -108,7 +116,7 @@ class Collector:
         self._delete(done)  # before new ones are condemned: a pass never does both to a blob
         self._condemn(done)
         # A transfer that goes on has a partial file too, whatever the time of grace.
-        before = self.now - max(self.grace, GRACE)
+        before = self.clock() - max(self.grace, GRACE)
         done.partial = self.store.sweep(before)
         done.abandoned = self._abandon(before)
         done.forgotten = self._forget()
@@ -124,7 +132,7 @@ class Collector:
 
     def _foretell(self, done: Collected) -> None:
         with db.read(self.engine) as connection:
-            versions = retention.find(connection, self.now)
+            versions = retention.find(connection, self.clock())
             done.purged = [f"{item.adapter}@v{item.number}" for item in versions]
             for found, conditions in (
                 (done.deleted, self._deletable()),
@@ -137,27 +145,31 @@ class Collector:
             done.nbytes += self.store.inside(namespace).size(digest) or 0
 
     def _purge(self, done: Collected) -> None:
+        now = self.clock()
         with db.read(self.engine) as connection:
-            versions = retention.find(connection, self.now)
+            versions = retention.find(connection, now)
         for version in versions:
             with db.write(self.engine) as connection:
-                if retention.purge(connection, self.actor, version, self.now):
+                if retention.purge(connection, self.actor, version, now):
                     done.purged.append(f"{version.adapter}@v{version.number}")
 
     def _condemnable(self) -> tuple[sa.ColumnElement[bool], ...]:
         # The row's own time comes first: PostgreSQL checks only the row anew when it had to wait
         # for somebody who claimed the blob meanwhile.
+        now = self.clock()
         return (
             BLOB.c.state == "live",
-            BLOB.c.wanted_at <= self.now - self.grace,
+            BLOB.c.wanted_at <= now - self.grace,
             sa.not_(_named_by_version),
-            sa.not_(_leased(self.now)),
+            sa.not_(_leased(now)),
         )
 
     def _deletable(self) -> tuple[sa.ColumnElement[bool], ...]:
-        stuck = BLOB.c.state == "deleting"  # a collector was killed, or the store did not answer
-        condemned = sa.and_(BLOB.c.state == "condemned", BLOB.c.changed_at <= self.now - self.grace)
-        return (sa.or_(condemned, stuck), sa.not_(_named_by_version), sa.not_(_leased(self.now)))
+        now = self.clock()
+        condemned = sa.and_(BLOB.c.state == "condemned", BLOB.c.changed_at <= now - self.grace)
+        # A collector was killed, or the store did not answer.
+        stuck = sa.and_(BLOB.c.state == "deleting", BLOB.c.changed_at <= now - STUCK)
+        return (sa.or_(condemned, stuck), sa.not_(_named_by_version), sa.not_(_leased(now)))
 
     def _condemn(self, done: Collected) -> None:
         for namespace, digest in self._candidates(*self._condemnable()):
@@ -167,15 +179,15 @@ class Collector:
     def _delete(self, done: Collected) -> None:
         for namespace, digest in self._candidates(*self._deletable()):
             # Written down first: while the store may still act on it, nobody builds on the blob.
-            if not self._move(namespace, digest, "deleting", self._deletable()):
+            since = self._move(namespace, digest, "deleting", self._deletable())
+            if since is None:
                 continue
             inside = self.store.inside(namespace)
             done.nbytes += inside.size(digest) or 0
             inside.delete(digest)
+            mine = (BLOB.c.state == "deleting", BLOB.c.changed_at == since)
             with db.write(self.engine) as connection:
-                connection.execute(
-                    sa.delete(BLOB).where(*_is(namespace, digest), BLOB.c.state == "deleting")
-                )
+                connection.execute(sa.delete(BLOB).where(*_is(namespace, digest), *mine))
             done.deleted.append(f"{namespace}/{digest}")
 
     def _candidates(self, *conditions: sa.ColumnElement[bool]) -> Iterator[tuple[str, str]]:
@@ -197,11 +209,13 @@ class Collector:
         digest: str,
         state: str,
         conditions: tuple[sa.ColumnElement[bool], ...],
-    ) -> bool:
+    ) -> datetime | None:
+        """Give a blob another state, if the conditions hold; return since when it has it."""
+        now = self.clock()
         statement = sa.update(BLOB).where(*_is(namespace, digest), *conditions)
         with db.write(self.engine) as connection:
-            values = {"state": state, "changed_at": self.now}
-            return connection.execute(statement.values(**values)).rowcount > 0
+            moved = connection.execute(statement.values(state=state, changed_at=now)).rowcount
+        return now if moved else None
 
     def _abandon(self, before: datetime) -> int:
         """Remove the parts of large blobs that nobody goes on with; return of how many blobs.
@@ -218,7 +232,7 @@ class Collector:
     def _is_leased(self, assembly: Assembly) -> bool:
         mine = _is(assembly.namespace, assembly.digest)
         with db.read(self.engine) as connection:
-            found = connection.scalar(sa.select(BLOB.c.digest).where(*mine, _leased(self.now)))
+            found = connection.scalar(sa.select(BLOB.c.digest).where(*mine, _leased(self.clock())))
         return found is not None
 
     def _forget(self) -> int:
@@ -229,7 +243,7 @@ class Collector:
         return count
 
     def _forget_some(self) -> int:
-        over = sa.select(UPLOAD.c.id).where(UPLOAD.c.lease_until <= self.now - self.grace)
+        over = sa.select(UPLOAD.c.id).where(UPLOAD.c.lease_until <= self.clock() - self.grace)
         with db.write(self.engine) as connection:
             # Whoever publishes locks the upload before its blobs: the same order here, and an
             # upload that somebody holds is left to the next pass.

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Thread
@@ -20,7 +20,7 @@ from rankloom.ref import AdapterName, VersionRef
 from rankloom.registry.wire import AliasRequest, NamespaceRules, UploadRequest
 from rankloom_server import db, fsck, retention
 from rankloom_server.access import LOCAL
-from rankloom_server.collect import GRACE, Collected, Collector
+from rankloom_server.collect import GRACE, STUCK, Collected, Collector
 from rankloom_server.models import BLOB, UPLOAD, VERSION
 from rankloom_server.publish import claims
 from rankloom_server.service import Service
@@ -50,8 +50,8 @@ def folders(tmp_path: Path) -> list[Path]:
 
 def collect(service: Service, *, later: timedelta = 10 * DAY, dry: bool = False) -> Collected:
     """Collect as if ``later`` had passed."""
-    now = datetime.now(UTC) + later
-    return Collector(service.engine, service.store, LOCAL, now=now).run(dry=dry)
+    clock = lambda: datetime.now(UTC) + later  # noqa: E731
+    return Collector(service.engine, service.store, LOCAL, clock=clock).run(dry=dry)
 
 
 def weights(folder: Path) -> str:
@@ -164,7 +164,7 @@ def test_a_deletion_whose_answer_was_lost_is_done_again(
     local: Service, folders: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     abandoned(local, folders[0])
-    collect(local)
+    both = collect(local).condemned
     failing = replace(local, store=Failing(local.store.root))  # type: ignore[attr-defined]
     with pytest.raises(RegistryError):
         collect(failing, later=20 * DAY)
@@ -172,14 +172,56 @@ def test_a_deletion_whose_answer_was_lost_is_done_again(
     monkeypatch.setattr(claims, "_PATIENCE_SECONDS", 0.1)
     with pytest.raises(RegistryError, match="deleting blob"):
         local.open_upload(NAME, UploadRequest(manifest=manifest_of(folders[0])))
-    assert len(collect(local, later=20 * DAY).deleted) == 2
+    assert collect(local, later=20 * DAY).deleted == [max(both)]
+    assert len(collect(local, later=20 * DAY + STUCK).deleted) == 1
     assert push(local, folders[0]).number == 1
+
+
+@dataclass(frozen=True)
+class Held(LocalStore):
+    """A store in which a deletion waits until it is let go."""
+
+    begun: threading.Event = field(default_factory=threading.Event)
+    let_go: threading.Event = field(default_factory=threading.Event)
+
+    def delete(self, digest: str) -> None:
+        self.begun.set()
+        assert self.let_go.wait(20)
+        super().delete(digest)
+
+    def inside(self, namespace: str) -> "Held":
+        assert namespace == "default"
+        return self
+
+
+def test_a_late_deletion_takes_nothing_that_was_pushed_anew(
+    engine: sa.Engine, tmp_path: Path, folders: list[Path]
+) -> None:
+    """Two servers collect at once; the store is slow to delete for one of them."""
+    store = LocalStore(tmp_path / "blobs")
+    service = Service(engine, store, tmp_path / "scratch")
+    held = Held(store.root)
+    abandoned(service, folders[0])
+    collect(service)
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(collect, replace(service, store=held), later=20 * DAY)
+        assert held.begun.wait(20)
+        try:
+            # The other one leaves alone what is being deleted.
+            assert len(collect(service, later=20 * DAY).deleted) == 1
+            assert len(collect(service, later=20 * DAY + STUCK / 2).deleted) == 0
+        finally:
+            held.let_go.set()
+        assert len(late.result().deleted) == 1
+    assert push(service, folders[0]).number == 1
+    assert fsck.check(engine, store, rehash=True).sound
 
 
 def test_a_push_waits_while_its_blob_is_deleted(local: Service, folders: list[Path]) -> None:
     abandoned(local, folders[0])
     with db.write(local.engine) as connection:
-        connection.execute(sa.update(BLOB).values(state="deleting"))
+        stuck = {"state": "deleting", "changed_at": datetime.now(UTC) - STUCK}
+        connection.execute(sa.update(BLOB).values(**stuck))
         connection.execute(sa.update(UPLOAD).values(lease_until=datetime.now(UTC) - DAY))
 
     def finish() -> None:

@@ -190,8 +190,8 @@ def test_parts_are_collected_when_the_lease_is_over(
         assert put(folder / WEIGHTS, missing[0])
 
     def abandoned(days: int) -> int:
-        now = datetime.now(UTC) + timedelta(days=days)
-        return Collector(service.engine, service.store, LOCAL, now=now).run().abandoned
+        clock = lambda: datetime.now(UTC) + timedelta(days=days)  # noqa: E731
+        return Collector(service.engine, service.store, LOCAL, clock=clock).run().abandoned
 
     def lease_until(days: float) -> None:
         with db.write(service.engine) as connection:

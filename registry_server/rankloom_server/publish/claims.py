@@ -99,5 +99,9 @@ def patiently(attempt: Callable[[], T]) -> T:
         except BeingDeleted as error:
             if time.monotonic() > end:
                 message = f"the store is deleting blob {error}, which nobody named any more"
-                raise RegistryError(message, hint="push again in a moment") from error
+                hint = (
+                    "push again in a moment; if it stays so, a collection was cut off, and one "
+                    "that begins an hour later ('loractl admin gc') ends it"
+                )
+                raise RegistryError(message, hint=hint) from error
             time.sleep(_PAUSE_SECONDS)
