@@ -6,11 +6,13 @@ import pytest
 
 from adapter_folder import manifest_of, write_adapter
 from rankloom import ref
-from rankloom.errors import ConflictError, NotFoundError, RefError
+from rankloom.errors import ConflictError, NotFoundError, RefError, RegistryError
 from rankloom.ref import AdapterName
 from rankloom.registry.protocol import Registry
+from rankloom.registry.push import push as push_folder
 from rankloom.registry.push import send
-from rankloom.registry.wire import UploadRequest, Version, VersionQuery
+from rankloom.registry.wire import Upload, UploadRequest, Version, VersionQuery
+from rankloom_server.service import Service, open_embedded
 
 NAME = AdapterName("default", "zh")
 
@@ -60,6 +62,37 @@ def test_two_who_push_one_semantic_version_cannot_both_succeed(
     with pytest.raises(ConflictError, match="REG004"):
         registry.publish(uploads[1].id)
     assert [item.number for item in registry.show(NAME).versions] == [1]
+
+
+def test_nobody_changes_what_another_is_about_to_publish(
+    registry: Registry, tmp_path: Path
+) -> None:
+    """Three push one content at the same time, of whom only the first two name its version."""
+    manifest = manifest_of(write_adapter(tmp_path / "a"))
+    first, second, third = (
+        registry.open_upload(NAME, UploadRequest(manifest=manifest, semver=semver, card=card))
+        for semver, card in (("1.0.0", "ours"), ("2.0.0", None), (None, None))
+    )
+    send(registry, tmp_path / "a", manifest, first)
+    again = UploadRequest(manifest=manifest, semver="1.0.0", card="ours")
+    assert registry.open_upload(NAME, again).id == first.id
+    assert registry.publish(third.id).semver is None
+    assert registry.publish(first.id).semver == "1.0.0"
+    assert registry.show(NAME).card == "ours"
+    with pytest.raises(ConflictError, match=r"REG004 zh@v1 is 1\.0\.0 already"):
+        registry.publish(second.id)
+
+
+def test_a_registry_that_drops_the_semantic_version_is_not_believed(tmp_path: Path) -> None:
+    class Forgetful(Service):
+        def open_upload(self, adapter: AdapterName, request: UploadRequest) -> Upload:
+            return super().open_upload(adapter, request.model_copy(update={"semver": None}))
+
+    folder, service = write_adapter(tmp_path / "a"), open_embedded(tmp_path / "data")
+    forgetful = Forgetful(service.engine, service.store, service.scratch)
+    with pytest.raises(RegistryError, match=r"zh@v1 was to be 1\.0\.0, .* without"):
+        push_folder(forgetful, folder, NAME, manifest_of(folder), semver="1.0.0")
+    service.close()
 
 
 def test_a_range_means_the_highest_that_may_be_used(registry: Registry, tmp_path: Path) -> None:

@@ -35,7 +35,8 @@ def open_upload(
 ) -> Upload:
     """Write a push into the journal, claim its blobs, and say which of them must be sent.
 
-    The same content again is the same open upload with a fresh lease.
+    The same request again is the same open upload with a fresh lease. With another base, card or
+    semantic version it is another upload: nobody changes what somebody else is about to publish.
 
     Raises:
         ConflictError: (REG004) the semantic version is another version's.
@@ -78,35 +79,31 @@ def open_upload(
 def _remember(
     connection: sa.Connection, adapter: AdapterName, request: UploadRequest, digest: str
 ) -> str:
-    """Write the upload's row, or renew the open one of the same content; return its id."""
+    """Write the upload's row, or renew the open one of the same request; return its id."""
     now = datetime.now(UTC)
-    changing = {
+    asked = {
+        "namespace": adapter.namespace,
+        "name": adapter.name,
+        "digest": digest,
         "base_id": bases.row_id(request.base),
         "card": request.card,
         "semver": request.semver,
-        "lease_until": now + LEASE,
+        "state": "open",
     }
-    same = sa.and_(
-        UPLOAD.c.namespace == adapter.namespace,
-        UPLOAD.c.name == adapter.name,
-        UPLOAD.c.digest == digest,
-        UPLOAD.c.state == "open",
-    )
-    found: str | None = connection.execute(sa.select(UPLOAD.c.id).where(same).limit(1)).scalar()
+    same = [UPLOAD.c[name].is_not_distinct_from(value) for name, value in asked.items()]
+    found: str | None = connection.execute(sa.select(UPLOAD.c.id).where(*same).limit(1)).scalar()
     if found is not None:
-        connection.execute(sa.update(UPLOAD).where(UPLOAD.c.id == found).values(**changing))
+        renewed = sa.update(UPLOAD).where(UPLOAD.c.id == found)
+        connection.execute(renewed.values(lease_until=now + LEASE))
         return found
     upload_id = secrets.token_hex(16)
     values = {
         "id": upload_id,
-        "namespace": adapter.namespace,
-        "name": adapter.name,
-        "digest": digest,
         "manifest": request.manifest.canonical().decode(),
-        "state": "open",
+        "lease_until": now + LEASE,
         "created_at": now,
     }
-    connection.execute(sa.insert(UPLOAD).values(**values, **changing))
+    connection.execute(sa.insert(UPLOAD).values(**values, **asked))
     return upload_id
 
 

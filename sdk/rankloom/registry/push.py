@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
+from rankloom.errors import RegistryError
 from rankloom.registry import crew, parts, sending
 from rankloom.registry.tally import Tally
 from rankloom.registry.wire import AliasRequest, UploadRequest, Version
@@ -33,11 +34,19 @@ def push(
     """Make ``folder`` a version of ``adapter``; the same content again is the same version.
 
     ``progress`` is called with (bytes arrived, bytes that were missing).
+
+    Raises:
+        RegistryError: the registry published it without the semantic version that was asked for.
     """
     request = UploadRequest(manifest=manifest, base=base, card=card, semver=semver)
     upload = registry.open_upload(adapter, request)
     send(registry, folder, manifest, upload, progress)
-    return registry.publish(upload.id)
+    version = registry.publish(upload.id)
+    if semver is not None and version.semver != semver:
+        message = f"{adapter}@v{version.number} was to be {semver}, the registry made it "
+        message += version.semver or "without a semantic version"
+        raise RegistryError(message, hint="push it again; if it stays so, update the registry")
+    return version
 
 
 def send(
