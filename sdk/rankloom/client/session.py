@@ -47,7 +47,8 @@ class Session:
         self._lock = threading.Lock()
         self._cache: Cache | None = None
         self._minted: dict[str, MintedToken] = {}
-        self._opened: tuple[config.Settings, Registry] | None = None
+        self._minting = threading.Lock()
+        self._opened: dict[config.Settings, Registry] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -58,11 +59,11 @@ class Session:
     def close(self) -> None:
         """Let go of the registry; the next call opens it again."""
         with self._lock:
-            if self._opened:
-                self._opened[1].close()
+            for registry in self._opened.values():
+                registry.close()
             if self._cache:
                 self._cache.close()
-            self._opened = self._cache = None
+            self._opened, self._cache = {}, None
 
     @property
     def settings(self) -> config.Settings:
@@ -70,21 +71,19 @@ class Session:
         found = config.load()
         if self._url:
             found = replace(found, url=self._url, token=self._token)
-        if found.token is None and found.url in self._minted:
-            found = replace(found, token=self._minted[found.url].token)
         return found if self._offline is None else replace(found, offline=self._offline)
 
     @property
     def registry(self) -> Registry:
-        """The registry itself, as :class:`rankloom.registry.protocol.Registry`."""
+        """The registry itself, as :class:`rankloom.registry.protocol.Registry`.
+
+        One that the settings name no longer stays open: other threads may be using it.
+        """
         settings = self.settings
         with self._lock:
-            if self._opened and self._opened[0] == settings:
-                return self._opened[1]
-            if self._opened:
-                self._opened[1].close()
-            self._opened = settings, _open(settings)
-            return self._opened[1]
+            if settings not in self._opened:
+                self._opened[settings] = self._open(settings)
+            return self._opened[settings]
 
     @property
     def cache(self) -> Cache:
@@ -97,17 +96,43 @@ class Session:
                 self._cache = Cache(folder)
             return self._cache
 
+    def _open(self, settings: config.Settings) -> Registry:
+        if settings.url is None:
+            from rankloom.registry.embedded import open_registry
+
+            return open_registry(settings.registry_dir)
+        if settings.offline:
+            from rankloom.registry.cache.resolved import Resolutions
+            from rankloom.registry.offline import OfflineRegistry
+
+            return OfflineRegistry(settings.url, Resolutions(settings.cache_dir, settings.url))
+        from rankloom.registry.http import HttpRegistry
+
+        return HttpRegistry(settings.url, settings.token or partial(self._job_token, settings.url))
+
     def _ask_as_a_job(self) -> None:
-        """Get a token for the job of CI that this is, if none was given and none is good now."""
+        """Get a token for the job of CI that this is, if none was given and there is none yet."""
         settings = self.settings
-        minted = self._minted.get(settings.url or "")
-        given = settings.token if minted is None else None
-        if settings.url is None or settings.offline or given or (minted and minted.is_fresh()):
+        if settings.url is None or settings.offline or settings.token:
             return
         from rankloom.registry import ambient
 
-        if ambient.is_job():
-            self._minted[settings.url] = ambient.exchange(settings.url)
+        with self._minting:
+            if settings.url not in self._minted and ambient.is_job():
+                self._minted[settings.url] = ambient.exchange(settings.url)
+
+    def _job_token(self, url: str) -> str | None:
+        """Return the token of the job that this is, a new one before the old one ends."""
+        with self._minting:
+            minted = self._minted.get(url)
+            if minted is None:
+                return None
+            if not minted.is_fresh():
+                from rankloom.registry import ambient
+
+                if ambient.tells_again():
+                    minted = self._minted[url] = ambient.exchange(url)
+            return minted.token
 
     def _signed(self, name: str) -> SignedVersion:
         """Return the version that a ref names with its signatures."""
@@ -196,21 +221,6 @@ def ask(name: str, parsed: ref.VersionRef, question: Callable[[ref.VersionRef], 
         if Path(name).is_dir():
             error.hint = f"for the folder of that name write ./{name}"
         raise
-
-
-def _open(settings: config.Settings) -> Registry:
-    if settings.url is None:
-        from rankloom.registry.embedded import open_registry
-
-        return open_registry(settings.registry_dir)
-    if settings.offline:
-        from rankloom.registry.cache.resolved import Resolutions
-        from rankloom.registry.offline import OfflineRegistry
-
-        return OfflineRegistry(settings.url, Resolutions(settings.cache_dir, settings.url))
-    from rankloom.registry.http import HttpRegistry
-
-    return HttpRegistry(settings.url, settings.token)
 
 
 def warn_withdrawn(name: str, resolved: ResolvedVersion) -> None:

@@ -36,7 +36,13 @@ _HINT = (
 
 def is_job() -> bool:
     """Say whether this process runs in a job that can tell who it is."""
-    return bool(os.environ.get(_GIVEN) or (os.environ.get(_URL) and os.environ.get(_SECRET)))
+    return bool(os.environ.get(_GIVEN)) or tells_again()
+
+
+def tells_again() -> bool:
+    """Say whether CI gives another identity token when asked; GitLab gives one, for one use."""
+    asked = os.environ.get(_URL) and os.environ.get(_SECRET)
+    return bool(asked) and not os.environ.get(_GIVEN)
 
 
 def exchange(url: str) -> MintedToken:

@@ -16,6 +16,8 @@ from rankloom.finding import Finding
 from rankloom.registry import wire
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rankloom.errors import RankloomError
     from rankloom.message import Message
     from rankloom.ref import AdapterName, VersionRef
@@ -28,15 +30,25 @@ _MAX_PAUSE_SECONDS = 30.0
 
 
 class HttpRegistry:
-    """A registry behind a URL; see :class:`rankloom.registry.protocol.Registry`."""
+    """A registry behind a URL; see :class:`rankloom.registry.protocol.Registry`.
+
+    Args:
+        url: its address.
+        token: bearer token, or what gives the one that is good now, asked before each request.
+        transport: how requests travel; ``None``: over the network.
+    """
 
     def __init__(
-        self, url: str, token: str | None = None, *, transport: httpx.BaseTransport | None = None
+        self,
+        url: str,
+        token: str | Callable[[], str | None] | None = None,
+        *,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._token = token if callable(token) else lambda: token
         self.url = url.rstrip("/")
         self._http = httpx.Client(
-            base_url=f"{self.url}/api/v1", headers=headers, timeout=_TIMEOUT, transport=transport
+            base_url=f"{self.url}/api/v1", timeout=_TIMEOUT, transport=transport
         )
 
     def open_upload(self, adapter: AdapterName, request: wire.UploadRequest) -> wire.Upload:
@@ -234,6 +246,8 @@ class HttpRegistry:
         # What is not named is not sent: where something is changed, it stays as it is.
         named = body and body.model_dump_json(by_alias=True, include=body.model_fields_set)
         headers = {"Content-Type": "application/json"} if body else {}
+        if token := self._token():
+            headers["Authorization"] = f"Bearer {token}"
         known = {key: value for key, value in (params or {}).items() if value is not None}
         try:
             response = self._http.request(

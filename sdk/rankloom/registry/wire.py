@@ -430,7 +430,7 @@ class MintedToken(Message):
     expires_at: datetime
 
     def is_fresh(self) -> bool:
-        """Say whether it is good for so long that a push may begin with it."""
+        """Say whether it is good for so long that a request may begin with it."""
         return self.expires_at - datetime.now(UTC) > timedelta(minutes=5)
 
 
@@ -444,7 +444,7 @@ class Signature(Message):
     """A signature that is attached to a version; by whom it is, only verifying it tells.
 
     Attributes:
-        digest: of the bundle.
+        digest: of what the bundle says: its JSON with sorted keys and without spaces.
         bundle: the signature, as it was sent.
         creator: name of the token that attached it.
         created_at: when.
