@@ -56,6 +56,18 @@ def test_damage_is_named_and_mended(run: Run, pulled: Path) -> None:
     assert answer(run("cache", "verify", "--json"))["blobs"] == 2
 
 
+def test_damage_that_is_in_use_is_not_called_mended(run: Run, pulled: Path) -> None:
+    with sdk.Client() as other:
+        other.pull("zh")
+        pulled.write_bytes(b"x" * pulled.stat().st_size)
+        shown = run("cache", "verify", "--repair", code=IntegrityError.exit_code).stdout
+        assert f"in use: {pulled}" in shown
+        assert "once the process that uses it has ended" in shown
+        found = answer(run("cache", "verify", "--repair", "--json", code=IntegrityError.exit_code))
+        assert not found["repaired"]
+    assert "removed" in run("cache", "verify", "--repair", code=IntegrityError.exit_code).stdout
+
+
 def test_the_cache_is_pruned_by_age_and_size(run: Run, pulled: Path) -> None:
     assert "0 versions" in run("cache", "prune", "--older-than", "1d").stdout
     os.utime(pulled, (0, 0))

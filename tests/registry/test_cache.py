@@ -147,6 +147,33 @@ def test_a_flipped_bit_is_found_and_only_repair_removes_it(pulled: Cache, lone: 
         assert (client.pull("zh") / "adapter_model.safetensors").read_bytes() != bytes(data)
 
 
+def test_what_a_pull_mends_while_a_repair_runs_stays(pulled: Cache, lone: Path) -> None:
+    lone.write_bytes(b"others")
+    handed: list[Path] = []
+
+    def pull_once(done: int, total: int) -> None:
+        if done == total and not handed:  # each blob is hashed, no folder is compared yet
+            with Client() as client:
+                handed.append(client.pull("zh"))
+
+    assert pulled.verify(repair=True, progress=pull_once).damaged == ()
+    assert (handed[0] / "adapter_model.safetensors").samefile(lone)
+    assert pulled.verify().damaged == ()
+
+
+def test_a_repair_leaves_what_is_in_use_and_says_so(pulled: Cache, lone: Path) -> None:
+    lone.write_bytes(b"others")
+    (zh,) = (version for version in pulled.survey().versions if version.refs == ("zh:prod",))
+    with closing(Holds(pulled.folder)) as user:
+        user.add([zh.digest, *zh.blobs])
+        found = pulled.verify(repair=True).damaged
+        assert [one.removed for one in found] == [False, False]
+        assert all(one.path.exists() for one in found)
+    found = pulled.verify(repair=True).damaged
+    assert [one.removed for one in found] == [True, True]
+    assert not any(one.path.exists() for one in found)
+
+
 def harm(cache: Cache, damage: str) -> Path:
     """Harm the folder of a version, not its blobs."""
     digest = cache.survey().versions[0].digest

@@ -51,21 +51,24 @@ def verify(context: click.Context, *, repair: bool, as_json: bool) -> None:
 
     with Client() as client, output.progress("cache verify") as progress:
         found = client.cache.verify(repair=repair, progress=progress)
+    repaired = bool(found.damaged) and all(one.removed for one in found.damaged)
     if as_json:
         damaged = [
             {"path": str(one.path), "expected": one.digest, "found": one.found}
             for one in found.damaged
         ]
         counted = {"blobs": found.blobs, "versions": found.versions, "bytes": found.nbytes}
-        output.as_json({**counted, "damaged": damaged, "repaired": repair and bool(damaged)})
+        output.as_json({**counted, "damaged": damaged, "repaired": repaired})
     else:
         size = output.size(found.nbytes)
         click.echo(f"{found.blobs} blobs hashed ({size}), {found.versions} versions compared")
         for one in found.damaged:
-            state = "removed" if repair else "damaged"
+            state = "removed" if one.removed else "in use" if repair else "damaged"
             click.echo(f"  {state}: {one.path}, {one.digest}: {one.found}")
         if found.damaged and not repair:
             click.echo("'loractl cache verify --repair' removes them; then pull again")
+        elif found.damaged and not repaired:
+            click.echo("what is in use is removed once the process that uses it has ended")
     if found.damaged:
         context.exit(IntegrityError.exit_code)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,16 @@ def leftovers(cache: Path) -> Iterator[Path]:
     yield from sorted((cache / "blobs").glob(f"*/*/{PART}*"))
     yield from sorted((cache / "versions").glob(".*"))
     yield from sorted((cache / "resolved").glob(f"*/*/*/{PART}*"))
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder; of a folder nobody ever sees a part."""
+    if path.is_dir():
+        away = path.with_name(f".{path.name.lstrip('.')}-removed")
+        path.replace(away)
+        shutil.rmtree(away)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def manifest(folder: Path) -> Manifest | None:

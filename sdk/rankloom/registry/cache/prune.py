@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -80,7 +79,7 @@ def prune(
                 victims.add(version)
         if not dry:
             for path in old:
-                _remove(path)
+                layout.remove(path)
             victims.remove()
     return Pruned(
         tuple(victims.versions),
@@ -123,10 +122,10 @@ class _Victims:
     def remove(self) -> None:
         """Remove all that was let go."""
         for version in self.versions:
-            _remove(layout.version(self._cache, version.digest))
+            layout.remove(layout.version(self._cache, version.digest))
         resolved.forget(self._cache, {version.digest for version in self.versions})
         for blob in self.blobs:
-            _remove(layout.blob(self._cache, blob))
+            layout.remove(layout.blob(self._cache, blob))
 
 
 def _leftovers(cache: Path, held: Set[str], before: datetime) -> Iterator[Path]:
@@ -144,12 +143,3 @@ def _nbytes(path: Path) -> int:
     if path.is_file():
         return path.stat().st_size
     return sum(found.st_size for _, found in layout.files(path) if found.st_nlink == 1)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        away = path.with_name(f".{path.name.lstrip('.')}-removed")
-        path.replace(away)  # so that nobody takes what is left for the whole
-        shutil.rmtree(away)
-    else:
-        path.unlink(missing_ok=True)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rankloom import digest as digests
 from rankloom.files import on_disk
 from rankloom.manifest import RECORD
-from rankloom.registry.cache import layout
+from rankloom.registry.cache import holds, layout
 from rankloom.registry.tally import Tally
 
 if TYPE_CHECKING:
@@ -26,11 +25,13 @@ class Damage:
         path: the file or folder.
         digest: what it should be.
         found: what it is, or what is wrong with it.
+        removed: it is gone now.
     """
 
     path: Path
     digest: str
     found: str
+    removed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,8 @@ def verify(
 
     Args:
         cache: the cache folder.
-        repair: remove what is damaged, so that the next pull fetches it again.
+        repair: remove what is damaged, so that the next pull fetches it again; not what a process
+            uses which is alive, and of what a pull has mended meanwhile nothing is said.
         progress: called with (bytes hashed, bytes in all).
 
     Raises:
@@ -85,8 +87,7 @@ def verify(
             if fault and folder.is_dir():  # else a prune was faster
                 damaged.append(Damage(folder, digest, fault))
         if repair:
-            for one in damaged:
-                _remove(one)
+            damaged = _repaired(cache, damaged)
     return Checked(len(blobs), len(versions), sum(size for *_, size in blobs), tuple(damaged))
 
 
@@ -117,8 +118,23 @@ def _other(path: Path, digest: str) -> str:
     return "" if found == digest else found
 
 
-def _remove(one: Damage) -> None:
-    if one.path.is_dir():
-        shutil.rmtree(one.path)
-    elif _other(one.path, one.digest):  # unless a pull has fetched it again meanwhile
-        one.path.unlink(missing_ok=True)
+def _repaired(cache: Path, damaged: list[Damage]) -> list[Damage]:
+    """Remove what is still damaged and not in use; return what was, blobs before folders."""
+    done: list[Damage] = []
+    bad: set[str] = set()
+    for one in damaged:
+        # Nobody begins to use it now, and who began before may be mending it: it is left to him.
+        with holds.guarded(cache):
+            if one.path.is_dir():
+                found = _fault(cache, one.digest, one.path, bad)
+            else:
+                found = _other(one.path, one.digest)
+            if not found:
+                continue
+            removed = one.digest not in holds.held(cache)
+            if removed:
+                layout.remove(one.path)
+            else:
+                bad.add(one.digest)
+        done.append(replace(one, found=found, removed=removed))
+    return done
