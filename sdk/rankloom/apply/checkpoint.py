@@ -36,7 +36,7 @@ from rankloom.files import check_output
 from rankloom.tensorfile.header import Header, read_header
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     import torch
@@ -110,7 +110,8 @@ def apply_to_checkpoint(
     placement = place(base, changes)
     placed = placement.tensors
     plans = _plan(base, placed, chosen, shard_bytes)
-    with _output(out, _identity(origin, plans, seed, hashes), hashes=hashes) as output:
+    identity = _identity(origin, plans, seed, hashes)
+    with _output(out, identity, [plan.name for plan in plans], hashes=hashes) as output:
         kept = output.finished()
         tasks = [ShardTask(plan, origin, output.stage) for plan in plans if plan.name not in kept]
         beside = sum(path.stat().st_size for path in companions(base))
@@ -162,10 +163,10 @@ def _tell_processors(written: Iterable[Finished]) -> None:
 
 
 def _output(
-    out: Path | str, identity: str, *, hashes: bool
+    out: Path | str, identity: str, names: Collection[str], *, hashes: bool
 ) -> AbstractContextManager[Partial] | AbstractContextManager[S3Output]:
     if is_s3(out):
-        return s3_output(str(out), identity, hashes=hashes)
+        return s3_output(str(out), identity, names, hashes=hashes)
     return partial_output(Path(out), identity, hashes=hashes)
 
 

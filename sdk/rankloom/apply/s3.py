@@ -11,16 +11,28 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from rankloom.errors import BackendUnavailableError, BaseError, NotFoundError, RefError
+from rankloom.errors import (
+    BackendUnavailableError,
+    BaseError,
+    ConflictError,
+    NotFoundError,
+    RefError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import BinaryIO
 
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import CompletedPartTypeDef, GetObjectRequestTypeDef
+    from mypy_boto3_s3.type_defs import (
+        CompletedPartTypeDef,
+        GetObjectRequestTypeDef,
+        PutObjectRequestTypeDef,
+    )
 
 _CHANGED = 412  # Precondition Failed
 _TRIES = 4
+_ALONE = "let one apply at a time write there, and no rule of the bucket end uploads meanwhile"
 _ACCESS = "check AWS_ENDPOINT_URL, the credentials, and what they allow"
 
 
@@ -38,6 +50,7 @@ def answered(place: str) -> Iterator[None]:
 
     Raises:
         NotFoundError: it is not there.
+        ConflictError: somebody else has replaced it, or taken back the parts of its upload.
         BackendUnavailableError: S3 does not answer, or does not allow it.
     """
     from botocore.exceptions import BotoCoreError, ClientError
@@ -45,7 +58,14 @@ def answered(place: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        if error.response.get("Error", {}).get("Code") in {"NoSuchKey", "NoSuchBucket"}:
+        code = error.response.get("Error", {}).get("Code")
+        if code == "NoSuchUpload":
+            message = f"the upload of {place} was taken back by somebody else: {error}"
+            raise ConflictError(message, hint=_ALONE) from error
+        if code in {"PreconditionFailed", "ConditionalRequestConflict"}:
+            message = f"{place} was replaced by somebody else: {error}"
+            raise ConflictError(message, hint=_ALONE) from error
+        if code in {"NoSuchKey", "NoSuchBucket"}:
             message = f"there is no {place}: {error}"
             raise NotFoundError(message, hint="check the bucket and the prefix") from error
         message = f"S3 refuses {place}: {error}"
@@ -98,6 +118,7 @@ class Prefix:
         return {
             item["Key"].removeprefix(self.prefix): Listed(item["Size"], item["ETag"])
             for item in found
+            if item["Key"] != self.prefix  # an empty object stands for the folder itself
         }
 
     def get(self, name: str, start: int, count: int, etag: str | None = None) -> bytes:
@@ -159,18 +180,41 @@ class Prefix:
             )
         return done["ETag"]
 
-    def abort_uploads(self) -> None:
-        """Take back the parts of all files of this folder that did not appear."""
+    def drop(self, name: str, token: str) -> None:
+        """Take back a file that is not to appear; arguments as of :meth:`complete`."""
+        self.abort(name, json.loads(token)["id"])
+
+    def uploads(self) -> set[tuple[str, str]]:
+        """Return name and upload's id of the files right in this folder that did not appear."""
         with answered(self.url):
             pages = self.client.get_paginator("list_multipart_uploads").paginate(
-                Bucket=self.bucket, Prefix=self.prefix
+                Bucket=self.bucket, Prefix=self.prefix, Delimiter="/"
             )
-            for upload in [item for page in pages for item in page.get("Uploads", [])]:
-                self.client.abort_multipart_upload(
-                    Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-                )
+            found = [item for page in pages for item in page.get("Uploads", [])]
+        named = {(item["Key"].removeprefix(self.prefix), item["UploadId"]) for item in found}
+        return {(name, upload) for name, upload in named if "/" not in name}
 
-    def put(self, name: str, data: bytes) -> None:
-        """Write a small file."""
+    def abort(self, name: str, upload: str) -> None:
+        """Take back the parts of a file that did not appear; they may be gone already."""
+        with suppress(ConflictError), answered(f"{self.url}/{name}"):
+            self.client.abort_multipart_upload(
+                Bucket=self.bucket, Key=self.prefix + name, UploadId=upload
+            )
+
+    def put(self, name: str, data: bytes | BinaryIO, replaced: str | None = None) -> str:
+        """Write a small file; return its ETag.
+
+        Args:
+            name: of the file.
+            data: what it will hold.
+            replaced: ETag that the file must have now; ``None``: any, or none.
+
+        Raises:
+            ConflictError: it is another file by now.
+        """
+        asked: PutObjectRequestTypeDef = {"Bucket": self.bucket, "Key": self.prefix + name}
+        asked["Body"] = data
+        if replaced:
+            asked["IfMatch"] = replaced
         with answered(f"{self.url}/{name}"):
-            self.client.put_object(Bucket=self.bucket, Key=self.prefix + name, Body=data)
+            return self.client.put_object(**asked)["ETag"]

@@ -89,11 +89,11 @@ class S3Sink:
     """
 
     def __init__(self, prefix: Prefix, name: str, size: int, *, hashes: bool = False) -> None:
-        self._client, self._size = prefix.client, size
+        self._prefix, self._name, self._size = prefix, name, size
         self._where: dict[str, Any] = {"Bucket": prefix.bucket, "Key": prefix.prefix + name}
         self._place = f"{prefix.url}/{name}"
         with answered(self._place):
-            started = self._client.create_multipart_upload(**self._where)
+            started = prefix.client.create_multipart_upload(**self._where)
         self._where["UploadId"] = started["UploadId"]
         self._lock = threading.Lock()
         self._filling: dict[int, tuple[bytearray, list[int]]] = {}
@@ -123,7 +123,7 @@ class S3Sink:
 
     def _upload(self, number: int, buffer: bytearray) -> None:
         with answered(self._place):
-            sent = self._client.upload_part(
+            sent = self._prefix.client.upload_part(
                 **self._where, PartNumber=number + 1, Body=bytes(buffer)
             )
         with self._lock:
@@ -150,4 +150,4 @@ class S3Sink:
     def close(self) -> None:
         """Take back what was uploaded of a file that is not complete."""
         if not self._is_complete:
-            self._client.abort_multipart_upload(**self._where)
+            self._prefix.abort(self._name, self._where["UploadId"])
