@@ -244,7 +244,8 @@ class HttpRegistry:
         params: dict[str, Any] | None = None,
     ) -> httpx.Response:
         # What is not named is not sent: where something is changed, it stays as it is.
-        named = body and body.model_dump_json(by_alias=True, include=body.model_fields_set)
+        fields = body.model_fields_set if body else None
+        named = body.model_dump_json(by_alias=True, include=fields) if body else None
         headers = {"Content-Type": "application/json"} if body else {}
         if token := self._token():
             headers["Authorization"] = f"Bearer {token}"
