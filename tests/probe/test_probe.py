@@ -15,10 +15,13 @@ import transformers
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
+from folders import adapter, factors
 from loractl.main import main
 from peft_cases import edit_config, randomise, save_model
 from rankloom import sdk
+from rankloom.adapter.reader import read
 from rankloom.errors import AdapterError, BackendUnavailableError, RefError
+from rankloom.probe.tokens import choose
 from tiny_models import build, randomised
 
 if TYPE_CHECKING:
@@ -123,7 +126,6 @@ def test_an_adapter_with_an_effect_passes(name: str, models: Path) -> None:
 
 def test_the_effect_is_that_of_peft_in_float32(models: Path) -> None:
     """PEFT's forward is the oracle; float32 over two layers: 2⁻¹⁸ of the largest logit."""
-    from rankloom.adapter.reader import read
     from rankloom.composition import Part
     from rankloom.probe.take import take
 
@@ -262,6 +264,61 @@ def test_what_cannot_be_run_is_open(models: Path, tmp_path: Path) -> None:
     changed(adapter, broken)
     (broken / WEIGHTS).write_bytes(b"")
     assert "could not be read" in probed(broken, models / "llama", code=1)["why"]["PRB001"]
+
+
+def test_a_base_that_answers_no_numbers_is_named_and_not_the_adapter(
+    models: Path, tmp_path: Path
+) -> None:
+    base = transformers.LlamaForCausalLM.from_pretrained(models / "llama")
+    base.model.norm.weight.data.fill_(torch.nan)
+    base.save_pretrained(tmp_path / "nan")
+    with pytest.raises(BackendUnavailableError, match=r"the base .*/nan answers NaN"):
+        sdk.push(models / "llama-adapter", "a", base=tmp_path / "nan", probe=True)
+    found = probed(models / "llama-adapter", tmp_path / "nan", code=3)
+    assert "/nan answers NaN or infinity without the adapter" in found["why"]["PRB001"]
+
+
+def test_what_the_tokens_do_not_pass_through_is_open(tmp_path: Path) -> None:
+    """A tower for pictures sees none of the tokens; the language model beside it does."""
+    model = build("llava")
+    save_model(copy.deepcopy(model), tmp_path / "base")
+    for part, code in (("vision_tower", 3), ("language_model", 0)):
+        config = peft.LoraConfig(r=4, target_modules=rf".*{part}.*q_proj")
+        train(copy.deepcopy(model), config, tmp_path / part)
+        found = probed(tmp_path / part, tmp_path / "base", code=code)
+        assert found["found"] == {}
+        if code:
+            assert "none of the probe's 16 tokens meets" in found["why"]["PRB001"]
+        else:
+            assert found["checked"] == {"PRB001"}
+
+
+def test_an_expert_that_no_token_is_routed_to_is_open(tmp_path: Path) -> None:
+    """All experts of a layer are one parameter of the model; the third is never the best."""
+    model = build("mixtral")
+    model.config.num_experts_per_tok = 1
+    for layer in model.model.layers:
+        router = layer.mlp.gate.weight.data
+        router[1], router[2] = -router[0], 0
+    save_model(model, tmp_path / "base")
+    for expert, said in ((2, "none of the probe's 16 tokens meets"), (1, "")):
+        name = f"layers.1.block_sparse_moe.experts.{expert}.w1"
+        tensors = factors({f"model.{name}": (24, 16)})
+        folder = adapter(tmp_path / f"{expert}", tensors, target_modules=["w1"])
+        found = probed(folder, tmp_path / "base", code=3 if said else 0)
+        assert found["found"] == {}
+        assert said in found["why"].get("PRB001", "")
+
+
+@pytest.mark.parametrize("size", [None, 0, "40"])
+def test_a_model_without_a_vocabulary_is_not_asked(size: object, models: Path) -> None:
+    """Such as one that takes the numbers of characters."""
+    config = transformers.CanineConfig()
+    assert not hasattr(config, "vocab_size")
+    if size is not None:
+        config.vocab_size = size
+    with pytest.raises(BackendUnavailableError, match="CanineConfig has no vocab_size"):
+        choose(config, read(models / "llama-adapter"))
 
 
 def test_without_torch_the_missing_package_is_named(

@@ -17,7 +17,7 @@ _FIELDS: tuple[tuple[What, str], ...] = (
     ("logits", "logits"),
     ("last hidden state", "last_hidden_state"),
 )
-_LEAVE_OUT = "leave out the probe for this base"
+LEAVE_OUT = "leave out the probe for this base"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def check_takes_tokens(model: Any) -> None:  # noqa: ANN401 - a transformers mod
         message = (
             f"a probe asks with tokens, and {type(model).__name__} takes {model.main_input_name}"
         )
-        raise BackendUnavailableError(message, hint=_LEAVE_OUT)
+        raise BackendUnavailableError(message, hint=LEAVE_OUT)
 
 
 def ask(model: Any, tokens: Sequence[int]) -> Answer:  # noqa: ANN401 - a transformers model
@@ -81,10 +81,10 @@ def ask(model: Any, tokens: Sequence[int]) -> Answer:  # noqa: ANN401 - a transf
             found = model(input_ids=ids, **more)
     except Exception as error:  # what a model that wants more than tokens ends with is its own
         message = f"{type(model).__name__} does not answer to tokens alone: {error}"
-        raise BackendUnavailableError(message, hint=_LEAVE_OUT) from error
+        raise BackendUnavailableError(message, hint=LEAVE_OUT) from error
     for what, field in _FIELDS:
         values = getattr(found, field, None)
         if isinstance(values, torch.Tensor):
             return Answer(what, values.float().reshape(-1, values.shape[-1]))
     message = f"{type(model).__name__} answers with neither logits nor hidden states"
-    raise BackendUnavailableError(message, hint=_LEAVE_OUT)
+    raise BackendUnavailableError(message, hint=LEAVE_OUT)

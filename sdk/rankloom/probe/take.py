@@ -10,9 +10,10 @@ import torch
 
 from rankloom.apply.live.attach import Changes, apply_to_model
 from rankloom.apply.live.load import load_model
+from rankloom.apply.live.spots import LiveBase
 from rankloom.compose.compute import compute
-from rankloom.errors import AdapterError, RankloomWarning
-from rankloom.probe.answer import Answer, ask, check_takes_tokens
+from rankloom.errors import AdapterError, BackendUnavailableError, RankloomWarning
+from rankloom.probe.answer import LEAVE_OUT, Answer, ask, check_takes_tokens
 from rankloom.probe.check import effect
 from rankloom.probe.tokens import choose
 from rankloom.recipe.plan import make_plan
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from torch import nn
+
+    from rankloom.change.formula import TargetChange
     from rankloom.fingerprint import Fingerprint
     from rankloom.recipe.part import Part
 
@@ -68,13 +72,17 @@ def take(part: Part, base: Path, tokens: Sequence[int] | None = None) -> Taken:
         tokens: those of a recorded probe; ``None``: see :func:`rankloom.probe.tokens.choose`.
 
     Raises:
-        BackendUnavailableError: the model cannot be loaded, or takes no tokens.
+        BackendUnavailableError: the model cannot be loaded, takes no tokens, answers no numbers,
+            or answers without what the adapter changes.
         IncompatibleError: the adapter does not fit the base.
     """
     model = load_model(base, dtype=torch.float32)
     check_takes_tokens(model)
     chosen = tuple(tokens or choose(model.config, part.adapter))
     alone = ask(model, chosen)
+    if not alone.is_finite:
+        message = f"the base {base} answers NaN or infinity without the adapter"
+        raise BackendUnavailableError(message, hint=LEAVE_OUT)
     # Not as a composition, which refuses what has no effect: that is to be found here.
     changes, _ = compute(make_plan([part]), [part.digest])
     with warnings.catch_warnings():
@@ -82,7 +90,21 @@ def take(part: Part, base: Path, tokens: Sequence[int] | None = None) -> Taken:
         warnings.simplefilter("ignore", RankloomWarning)
         handle = apply_to_model(model, Changes(changes, part.base))
     with handle:
-        return Taken(chosen, alone, ask(model, chosen))
+        taken = Taken(chosen, alone, ask(model, chosen))
+        if taken.effect == 0 and not _uses(model, changes, chosen):
+            message = f"none of the probe's {len(chosen)} tokens meets what the adapter changes"
+            raise BackendUnavailableError(message, hint=LEAVE_OUT)
+    return taken
+
+
+def _uses(model: nn.Module, changes: Sequence[TargetChange], tokens: Sequence[int]) -> bool:
+    """Tell whether the answer depends on anything that changes, which is overwritten."""
+    with torch.no_grad():
+        for spot in LiveBase(model).spots(changes):
+            for contribution in spot.contributions:
+                spot.weight[contribution.piece.region].fill_(torch.nan)
+    # NaN stays in every sum, so that it is in the answer from wherever it is read.
+    return not ask(model, tokens).is_finite
 
 
 def keep(part: Part, base: Path, found: Fingerprint) -> Probe:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rankloom.adapter.change import Rows
+from rankloom.errors import BackendUnavailableError
+from rankloom.probe.answer import LEAVE_OUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,11 +28,17 @@ def choose(config: Any, adapter: Adapter) -> tuple[int, ...]:  # noqa: ANN401 - 
     Args:
         config: of the live model.
         adapter: the adapter.
+
+    Raises:
+        BackendUnavailableError: the config does not say how many tokens there are.
     """
     text = config.get_text_config()
+    size = getattr(text, "vocab_size", None)
+    if not isinstance(size, int) or size < 1:
+        message = f"a probe asks with tokens, and a {type(text).__name__} has no vocab_size"
+        raise BackendUnavailableError(message, hint=LEAVE_OUT)
     special = set(_special(config)) | set(_special(text))
     longest = getattr(text, "max_position_embeddings", None) or COUNT
-    size = text.vocab_size
     spread = ((_START + _STEP * number) % size for number in range(COUNT + _TRAINED + len(special)))
     plain = [token for token in spread if token not in special]
     # The order of a dict keeps what comes first, once.

@@ -342,8 +342,8 @@ _ALL = (
         "PRB001",
         _E,
         "The base answers otherwise with the adapter, and in finite numbers",
-        "What has no effect on a few ordinary tokens was put on modules that are never run, or "
-        "saved before it was trained; finite weights may still be so large that answers overflow.",
+        "What has no effect on a few ordinary tokens that meet what it changes was saved before it "
+        "was trained; finite weights may still be so large that answers overflow.",
         "Compare names and base with those of the training, and go back to an earlier checkpoint.",
         option="--probe",
     ),
