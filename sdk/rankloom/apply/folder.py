@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rankloom.apply.config_edits import edited
 from rankloom.errors import BackendUnavailableError
-from rankloom.files import write_atomic
+from rankloom.files import on_disk, write_atomic
 from rankloom.manifest import RECORD
 
 if TYPE_CHECKING:
@@ -39,9 +39,15 @@ def companions(base: Base) -> tuple[Path, ...]:
 
 
 def copy_companions(base: Base, folder: Path) -> None:
-    """Copy :func:`companions`."""
+    """Copy :func:`companions`.
+
+    Raises:
+        DiskError: there is no room for them.
+    """
     for path in companions(base):
-        shutil.copyfile(path, folder / path.name)
+        target = folder / path.name
+        with path.open("rb") as source, on_disk(target), target.open("wb") as stream:
+            shutil.copyfileobj(source, stream)
 
 
 def rewrite_dtype(folder: Path, code: str) -> None:

@@ -16,7 +16,7 @@ from rankloom.apply.staged import Finished, FolderStage
 from rankloom.apply.stores import Sources
 from rankloom.apply.transfer import LocalSource
 from rankloom.errors import ConflictError
-from rankloom.files import check_output
+from rankloom.files import check_output, on_disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,9 +73,10 @@ class Partial:
     def add(self, staged: Staged) -> None:
         """Give a complete file its name, and remember it."""
         path = self.content / staged.name
-        Path(staged.token).rename(path)
-        one = Finished.of(staged, _time(path))
-        self._write(asdict(one))
+        with on_disk(path):
+            Path(staged.token).rename(path)
+            one = Finished.of(staged, _time(path))
+            self._write(asdict(one))
         self._finished[one.name] = one
 
     def open(self) -> Sources:
@@ -111,25 +112,38 @@ def partial_output(target: Path, identity: str, *, hashes: bool = False) -> Iter
 
     Raises:
         ConflictError: ``target`` exists and is not an empty folder, or another process writes it.
+        DiskError: the disk is full or read-only, or the folder is not ours.
     """
     check_output(target)
     folder = target.parent / f".{target.name}.partial"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _JOURNAL).open("a+") as journal:
-        _lock(journal, target)
-        partial = Partial(folder, journal, identity, hashes=hashes)
+    with on_disk(target):
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = (folder / _JOURNAL).open("a+")
+    with opened as journal:
+        with on_disk(target):
+            _lock(journal, target)
+        partial: Partial | None = None
         try:
+            with on_disk(target):
+                partial = Partial(folder, journal, identity, hashes=hashes)
             yield partial
-            if target.exists():
-                target.rmdir()  # it was empty when we began; if it is not any more, this refuses
-            _sync_folder(partial.content)
-            partial.content.rename(target)
-            _sync_folder(target.parent)
+            check_output(target)
+            with on_disk(target):
+                _publish(partial.content, target)
         except BaseException as error:
-            if isinstance(error, Exception) or not partial.finished():
+            if isinstance(error, Exception) or (partial and not partial.finished()):
                 shutil.rmtree(folder, ignore_errors=True)
             raise
-        shutil.rmtree(folder)
+        with on_disk(folder):
+            shutil.rmtree(folder)
+
+
+def _publish(content: Path, target: Path) -> None:
+    if target.exists():
+        target.rmdir()  # it is empty
+    _sync_folder(content)
+    content.rename(target)
+    _sync_folder(target.parent)
 
 
 def _lock(journal: IO[str], target: Path) -> None:

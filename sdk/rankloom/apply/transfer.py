@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from rankloom.digest import of_file
 from rankloom.errors import BaseError
+from rankloom.files import on_disk
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,7 +65,10 @@ class Source(Protocol):
 
 
 class Sink(Protocol):
-    """A file that is being written; several threads may write to it at once."""
+    """A file that is being written; several threads may write to it at once.
+
+    Every method raises ``DiskError`` or another :class:`RankloomError` where it cannot do that.
+    """
 
     def write_at(self, data: memoryview, offset: int) -> None:
         """Write all of ``data``; the caller may use its memory again afterwards."""
@@ -115,19 +119,27 @@ class LocalSink:
 
     def __init__(self, path: Path, size: int) -> None:
         self._path = path
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        with on_disk(path):
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+            try:
+                self._reserve(size)
+            except OSError:
+                os.close(self._descriptor)
+                raise
+
+    def _reserve(self, size: int) -> None:
         if size and hasattr(os, "posix_fallocate"):
             try:
                 os.posix_fallocate(self._descriptor, 0, size)
             except OSError as error:
                 if error.errno not in _NOT_HERE:
-                    self.close()
                     raise
 
     def write_at(self, data: memoryview, offset: int) -> None:
         """See :class:`Sink`."""
-        write_at(self._descriptor, data, offset)
-        self._hand_over(offset, len(data))
+        with on_disk(self._path):
+            write_at(self._descriptor, data, offset)
+            self._hand_over(offset, len(data))
 
     def copy_from(self, source: Source, start: int, offset: int, count: int) -> None:
         """See :class:`Sink`; the kernel copies where it can.
@@ -140,20 +152,23 @@ class LocalSink:
             if not step:
                 buffer = memoryview(bytearray(min(end - start, 1 << 20)))
                 source.read_into(buffer, start)
-                write_at(self._descriptor, buffer, place)
+                with on_disk(self._path):
+                    write_at(self._descriptor, buffer, place)
                 step = len(buffer)
             start, place = start + step, place + step
-        self._hand_over(offset, count)
+        with on_disk(self._path):
+            self._hand_over(offset, count)
 
     def _kernel_copy(self, source: Source, start: int, offset: int, count: int) -> int:
         if not isinstance(source, LocalSource) or not hasattr(os, "copy_file_range"):
             return 0
-        try:
-            return os.copy_file_range(source.descriptor, self._descriptor, count, start, offset)
-        except OSError as error:
-            if error.errno not in _NOT_HERE:
-                raise
-            return 0
+        with on_disk(self._path):
+            try:
+                return os.copy_file_range(source.descriptor, self._descriptor, count, start, offset)
+            except OSError as error:
+                if error.errno not in _NOT_HERE:
+                    raise
+                return 0
 
     def _hand_over(self, offset: int, count: int) -> None:
         # On Linux this starts to write what is dirty; what is being written stays in memory.
@@ -162,7 +177,8 @@ class LocalSink:
 
     def finish(self) -> str:
         """See :class:`Sink`."""
-        os.fsync(self._descriptor)
+        with on_disk(self._path):
+            os.fsync(self._descriptor)
         return str(self._path)
 
     def digest(self) -> str:
@@ -171,4 +187,5 @@ class LocalSink:
 
     def close(self) -> None:
         """See :class:`Sink`."""
-        os.close(self._descriptor)
+        with on_disk(self._path):
+            os.close(self._descriptor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from rankloom.apply.compute import carry_out
 from rankloom.apply.lanes import Tiles
 from rankloom.apply.staged import Staged
 from rankloom.apply.steps import Compute
+from rankloom.apply.undoing import noted_on
 from rankloom.change.threads import one_thread
 from rankloom_kernels.narrow import multiplies_bfloat16
 
@@ -91,10 +93,18 @@ class Job:
                 self._write(workers, progress)
             for done in self._finishing:
                 done.result()
-        finally:
-            self._finisher.shutdown()
+        except BaseException as error:
+            with noted_on(error):
+                self._close()
+            raise
+        self._close()
+
+    def _close(self) -> None:
+        """Let go of every file, whatever becomes of another."""
+        self._finisher.shutdown()
+        with ExitStack() as closing:
             for file in self._files:
-                file.sink.close()
+                closing.callback(file.sink.close)
 
     def _write(self, workers: int, progress: Callable[[int], None]) -> None:
         with ThreadPoolExecutor(workers, thread_name_prefix="rankloom-apply") as pool:
