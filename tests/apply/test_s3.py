@@ -67,6 +67,40 @@ def test_from_s3_to_s3_the_bytes_are_those_of_folders(
     assert local(tmp_path / "here") == local(tmp_path / "out")
 
 
+def test_a_base_in_s3_keeps_the_files_that_a_folder_keeps(
+    tmp_path: Path, client: S3Client, composition: Composition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3_files, "PART_BYTES", 5 << 20)
+    base = tmp_path / "base"
+    (base / "LICENSE").write_text("free")
+    (base / "tokenizer.json").write_bytes(bytes(range(256)) * (12 << 12))
+    for name in (".gitattributes", "rankloom.json", "model.gguf"):
+        (base / name).write_bytes(b"stays behind")
+    url, target = uploaded(client, base), new_url()
+    composition.apply_to(base, tmp_path / "out")
+    composition.apply_to(url, target)
+    assert {"LICENSE", "tokenizer.json"} <= local(tmp_path / "out").keys()
+    assert contents(client, target) == local(tmp_path / "out")
+
+
+def test_a_header_that_is_too_long_is_not_fetched(
+    client: S3Client, composition: Composition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, asked, real = new_url(), [], s3.Prefix.get
+    data = (200 << 20).to_bytes(8, "little") + bytes(100)
+    key = url.removeprefix(f"s3://{BUCKET}/") + "/model.safetensors"
+    client.put_object(Bucket=BUCKET, Key=key, Body=data)
+
+    def get(prefix: s3.Prefix, name: str, start: int, count: int, etag: str) -> bytes:
+        asked.append(count)
+        return real(prefix, name, start, count, etag)
+
+    monkeypatch.setattr(s3.Prefix, "get", get)
+    with pytest.raises(BaseError, match="FMT002"):
+        composition.apply_to(url, new_url())
+    assert asked == [8]
+
+
 def test_several_parts_are_one_file(
     tmp_path: Path,
     client: S3Client,

@@ -30,12 +30,13 @@ _DTYPE_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "b
 
 def companions(base: Base) -> tuple[Path, ...]:
     """Return the files that are copied as they are: config, tokenizer, index, code, licence."""
-    return tuple(
-        path
-        for path in sorted(base.path.iterdir())
-        if path.is_file() and path.name != RECORD and not path.name.startswith(".")
-        if not path.name.endswith(_WEIGHTS)
-    )
+    paths = sorted(base.path.iterdir())
+    return tuple(path for path in paths if path.is_file() and is_companion(path.name))
+
+
+def is_companion(name: str) -> bool:
+    """Tell whether a file of this name is one of :func:`companions`."""
+    return name != RECORD and not name.startswith(".") and not name.endswith(_WEIGHTS)
 
 
 def copy_companions(base: Base, folder: Path) -> None:

@@ -7,16 +7,19 @@ import json
 import threading
 from typing import TYPE_CHECKING, Any
 
+from rankloom.apply.folder import is_companion
 from rankloom.apply.s3 import answered
 from rankloom.errors import BaseError
+from rankloom.files import on_disk
+from rankloom.tensorfile.header import LENGTH_BYTES, header_length
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rankloom.apply.s3 import Prefix
+    from rankloom.apply.s3 import Listed, Prefix
     from rankloom.apply.transfer import Source
 
-_HEADS, _SUFFIX = 8, ".safetensors"
+_SUFFIX = ".safetensors"
 
 PART_BYTES = 32 << 20
 """Of a multipart upload: 10 000 parts, as many as S3 takes, are 335 GB; each worker fills at most
@@ -26,30 +29,38 @@ two at once."""
 def shadow(prefix: Prefix, folder: Path) -> dict[str, str]:
     """Make a folder look like a checkpoint in S3 to whoever reads headers only.
 
-    Small files are copied; tensors are holes of the right size behind their header.
+    Files beside the weights are copied; tensors are holes of the right size behind their header,
+    and other files are holes altogether.
 
     Returns:
         The ETags of all files by their names.
 
     Raises:
-        BaseError: there is nothing.
+        BaseError: there is nothing, or a header is too long.
+        DiskError: there is no room for the copies.
     """
     files = prefix.files()
     if not files:
         message = f"{prefix.url} holds no files"
         raise BaseError(message, hint="name the folder of a checkpoint")
     for name, listed in files.items():
-        path, size = folder / name, listed.nbytes
+        path, size, count = folder / name, listed.nbytes, 0
         if name.endswith(_SUFFIX):
-            length = int.from_bytes(prefix.get(name, 0, _HEADS, listed.etag), "little")
-            path.write_bytes(prefix.get(name, 0, min(size, _HEADS + length), listed.etag))
-        elif "." in name and size < PART_BYTES:
-            path.write_bytes(prefix.get(name, 0, size, listed.etag))
-        else:
-            continue
-        with path.open("r+b") as stream:
-            stream.truncate(size)
+            start = prefix.get(name, 0, min(LENGTH_BYTES, size), listed.etag)
+            count = LENGTH_BYTES + header_length(start, size, path, error=BaseError)
+        elif is_companion(name):
+            count = size
+        _fetch(prefix, path, count, listed)
     return {name: listed.etag for name, listed in files.items()}
+
+
+def _fetch(prefix: Prefix, path: Path, count: int, listed: Listed) -> None:
+    """Copy the first ``count`` bytes of a file, and leave a hole in the place of the others."""
+    with on_disk(path), path.open("wb") as stream:
+        for start in range(0, count, PART_BYTES):
+            length = min(PART_BYTES, count - start)
+            stream.write(prefix.get(path.name, start, length, listed.etag))
+        stream.truncate(listed.nbytes)
 
 
 class S3Source:
