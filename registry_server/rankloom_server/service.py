@@ -20,6 +20,7 @@ from rankloom_server import (
     remarks,
     search,
     signatures,
+    signed,
 )
 from rankloom_server import publish as publishing
 from rankloom_server.access import LOCAL, Grant, Scope
@@ -151,11 +152,15 @@ class Service:
 
     def add_signature(self, adapter: AdapterName, version: str, bundle: str) -> Signature:
         """Attach a signature to a version."""
+        with db.read(self.engine) as connection:
+            signatures.check(connection, adapter, version, bundle)
         with db.write(self.engine) as connection:
             return signatures.attach(connection, self.actor, adapter, version, bundle)
 
     def set_alias(self, adapter: AdapterName, alias: str, request: AliasRequest) -> AliasMove:
         """Move an alias by compare-and-set."""
+        with db.read(self.engine) as connection:  # it may take long, so no lock is held yet
+            signed.check(connection, adapter, request.digest)
         with db.write(self.engine) as connection:
             return aliases.set_alias(connection, self.actor, adapter, alias, request)
 

@@ -57,10 +57,8 @@ def attach(
         SignatureError: (SEC007) it is malformed, of another version, or by nobody whom the
             namespace names.
     """
-    row = signed.row_of(connection, adapter, digest)
-    if row is None:
-        raise catalogue.unresolved(connection, VersionRef(adapter, digest=digest))
     what = f"{adapter}@{digest}"
+    row = _row(connection, adapter, digest)
     _check(row, bundle, what)
     # Who attaches another one at the same time waits until this is committed.
     mine = sa.select(VERSION.c.id).where(VERSION.c.id == row["id"]).with_for_update()
@@ -84,6 +82,25 @@ def attach(
         detail={"version": digest, "signature": name},
     )
     return made
+
+
+def check(connection: sa.Connection, adapter: AdapterName, digest: str, bundle: str) -> None:
+    """Refuse what :func:`attach` would not attach; afterwards that need not verify it again.
+
+    Sigstore may be asked over the network for this, so it is done before the database is locked.
+
+    Raises:
+        NotFoundError: as :func:`attach`.
+        SignatureError: (SEC007) as :func:`attach`.
+    """
+    _check(_row(connection, adapter, digest), bundle, f"{adapter}@{digest}")
+
+
+def _row(connection: sa.Connection, adapter: AdapterName, digest: str) -> sa.RowMapping:
+    row = signed.row_of(connection, adapter, digest)
+    if row is None:
+        raise catalogue.unresolved(connection, VersionRef(adapter, digest=digest))
+    return row
 
 
 def _check(row: sa.RowMapping, bundle: str, what: str) -> None:

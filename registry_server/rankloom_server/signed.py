@@ -91,11 +91,16 @@ def is_by(signature: str, manifest: Manifest, signers: tuple[Signer, ...]) -> bo
     return any(_is_by(signature, contents, signer) for signer in signers)
 
 
-# A version that is read often is verified once; nothing that decides the answer can change.
-@functools.lru_cache(maxsize=4096)
 def _is_by(signature: str, contents: tuple[tuple[str, str], ...], signer: Signer) -> bool:
     try:
-        openssf.verify(signature, dict(contents), signer, "the version")
+        _verify(signature, contents, signer)
     except SignatureError:
         return False
     return True
+
+
+# A version that is read often is verified once: what was found good stays so. A refusal is not
+# kept, for the verifier also refuses when something else failed it.
+@functools.lru_cache(maxsize=4096)
+def _verify(signature: str, contents: tuple[tuple[str, str], ...], signer: Signer) -> None:
+    openssf.verify(signature, dict(contents), signer, "the version")

@@ -1,9 +1,11 @@
 """What a namespace demands of its versions, at every door and on every database."""
 
 import contextlib
+import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
@@ -17,7 +19,7 @@ from rankloom.registry.protocol import Registry
 from rankloom.registry.wire import AliasRequest, NamespaceRules, TokenRequest, Version
 from rankloom.signing import openssf
 from rankloom.signing.bundle import contents_of
-from rankloom.signing.signers import KeySigner, SigningKey, read_signer
+from rankloom.signing.signers import IdentitySigner, KeySigner, Signer, SigningKey, read_signer
 from rankloom_server import db, signed
 from rankloom_server.models import ADAPTER, VERSION, VERSION_SIGNATURE
 from rankloom_server.service import open_embedded
@@ -113,12 +115,67 @@ def test_signatures_are_attached_to_what_is_there(
         registry.signatures(VersionRef(NAME, alias="prod"))
 
 
-def test_a_rule_that_nobody_could_meet_is_not_set(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("signer", "said"),
+    [
+        (
+            KeySigner(pem="-----BEGIN PUBLIC KEY-----\nbm9uZQ==\n-----END PUBLIC KEY-----\n"),
+            "cannot verify",
+        ),
+        (IdentitySigner(identity="a@b.example", issuer="https://b.example", trust="{}"), "trust"),
+    ],
+)
+def test_a_rule_that_nobody_could_meet_is_not_set(
+    tmp_path: Path, signer: Signer, said: str
+) -> None:
     service = open_embedded(tmp_path / "data")
-    text = "-----BEGIN PUBLIC KEY-----\nbm9uZQ==\n-----END PUBLIC KEY-----\n"
-    with pytest.raises(RefError, match="cannot verify"):
-        service.set_namespace_rules("acme", NamespaceRules(required_signers=(KeySigner(pem=text),)))
+    with pytest.raises(RefError, match=said):
+        service.set_namespace_rules("acme", NamespaceRules(required_signers=(signer,)))
     assert service.namespace_rules("acme").required_signers == ()
+    service.close()
+
+
+def test_nobody_waits_for_a_lock_while_a_signature_is_verified(
+    folder: Path, private: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = open_embedded(tmp_path / "data")
+    version = push(service, folder, "acme/zh")
+    demand(service, private.with_suffix(".pub"))
+    verified: list[str] = []
+
+    def verify(bundle: str, contents: dict[str, str], signer: Signer, what: str) -> None:
+        writer = sqlite3.connect(tmp_path / "data/registry.db", timeout=0)
+        writer.execute("BEGIN IMMEDIATE")  # refused at once where another holds the lock
+        writer.close()
+        verified.append(bundle)
+        openssf.verify(bundle, contents, signer, what)
+
+    monkeypatch.setattr(signed, "openssf", SimpleNamespace(verify=verify))
+    made = service.add_signature(NAME, version.digest, bundle_of(folder, private))
+    assert verified == [made.bundle]
+    signed._verify.cache_clear()
+    service.set_alias(NAME, "prod", AliasRequest(digest=version.digest))
+    assert verified == [made.bundle] * 2
+    service.close()
+
+
+def test_a_verifier_that_failed_once_is_asked_again(
+    folder: Path, private: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = open_embedded(tmp_path / "data")
+    version = push(service, folder, "acme/zh")
+    service.add_signature(NAME, version.digest, bundle_of(folder, private))
+    demand(service, private.with_suffix(".pub"))
+
+    def fail(*_: object) -> None:
+        message = "SEC007 the verifier has no memory left"
+        raise SignatureError(message, hint="try again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(signed.openssf, "verify", fail)
+        with pytest.raises(SignatureError, match="signed by none"):
+            service.resolve(VersionRef(NAME, number=1))
+    assert service.resolve(VersionRef(NAME, number=1)).version == version
     service.close()
 
 

@@ -114,7 +114,7 @@ def verify(bundle: str, contents: Contents, signer: Signer, what: str) -> None:
     Raises:
         SignatureError: (SEC007) it is not.
         BackendUnavailableError: ``rankloom[sign]`` is not installed.
-        RefError: the signer's key or certificates cannot be used.
+        RefError: the signer's key, certificates or trust config cannot be used.
         RegistryError: Sigstore's root of trust cannot be had.
     """
     claim = bundles.read(bundle)
@@ -141,7 +141,7 @@ def verify(bundle: str, contents: Contents, signer: Signer, what: str) -> None:
 
 
 def check_signer(signer: Signer) -> None:
-    """Refuse a key or certificates by which nothing could be verified.
+    """Refuse a key, certificates or a trust config by which nothing could be verified.
 
     Raises:
         BackendUnavailableError: ``rankloom[sign]`` is not installed.
@@ -149,7 +149,7 @@ def check_signer(signer: Signer) -> None:
     """
     with _library():
         from model_signing import verifying
-    if signer.kind is Material.IDENTITY:
+    if signer.kind is Material.IDENTITY and signer.trust is None:
         return  # looking it up would need the network
     with tempfile.TemporaryDirectory(prefix="rankloom-") as folder:
         _trust(verifying.Config(), signer, Path(folder))
@@ -167,6 +167,10 @@ def _trust(config: verifying.Config, signer: Signer, folder: Path) -> verifying.
                 identity=signer.identity, oidc_issuer=signer.issuer, trust_config=trust
             )
         except Exception as error:  # its updater raises errors of several libraries
+            if trust is not None:
+                message = f"the trust config for {signer} cannot be used: {error}"
+                hint = "give the client trust config (JSON) of your own Sigstore instance"
+                raise RefError(message, hint=hint) from error
             message = f"Sigstore's root of trust cannot be had: {error}"
             hint = "it needs the network, or the trust config of your own instance"
             raise RegistryError(message, hint=hint) from error
