@@ -49,9 +49,9 @@ bench: $(VENV)/.dev  ## The benchmarks; results in benchmarks/results
 	$(BIN)/python benchmarks/command_latency.py
 	$(BIN)/python benchmarks/validation.py
 
-# On the GPU machine's own Python: only torch, triton, numpy and pytest need to be there.
+# On the GPU machine's own Python: only torch, triton, numpy, safetensors, pytest need to be there.
 gpu-check:  ## Correctness on a GPU, then the timings; nothing is reported on a red check
-	PYTHONPATH=kernels:benchmarks python3 benchmarks/gpu_merge.py
+	PYTHONPATH=kernels:sdk:benchmarks python3 benchmarks/gpu_merge.py
 
 # torch first and by itself: its constraint names the CPU build, which is enough for everything here.
 $(VENV)/bin/python:

@@ -4,7 +4,7 @@ The checks of correctness (``tests/gpu``) run first; on a red one nothing is tim
 figure is a median over the whole model, with the share of its floor: the time in which this card
 copies as many bytes as must be read and written.
 
-    python benchmarks/gpu_merge.py            # on a GPU machine: torch, triton, numpy and pytest
+    python benchmarks/gpu_merge.py   # torch, triton, numpy, safetensors, pytest and a GPU
     TRITON_INTERPRET=1 python benchmarks/gpu_merge.py   # tiny matrices on the CPU; no figures
 """
 

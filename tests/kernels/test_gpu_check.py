@@ -15,7 +15,9 @@ ROOT = Path(__file__).parents[2]
 
 def run(*arguments: str, interpret: str) -> tuple[int, str]:
     environment = {
-        "PYTHONPATH": f"{ROOT / 'kernels'}{os.pathsep}{ROOT / 'benchmarks'}",
+        "PYTHONPATH": os.pathsep.join(
+            str(ROOT / name) for name in ("kernels", "sdk", "benchmarks")
+        ),
         "TRITON_INTERPRET": interpret,
         "PYTEST_ADDOPTS": "-p no:randomly",
     }
