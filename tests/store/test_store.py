@@ -7,10 +7,13 @@ from urllib.parse import urlsplit
 
 import pytest
 import urllib3
+from pydantic import SecretStr
 
 from rankloom import digest as digests
 from rankloom.errors import IntegrityError, NotFoundError, RegistryError, UploadCorruptError
-from rankloom.registry import sending, transfer
+from rankloom.registry import http, sending, transfer
+from rankloom_server.settings import Settings
+from rankloom_server.store import s3
 from rankloom_server.store.interface import Store
 
 BLOB = os.urandom(3 << 20)  # several chunks
@@ -208,3 +211,16 @@ def test_a_second_writer_changes_nothing(strict: Store) -> None:
     assert _put(strict, BLOB) in {200, 412}
     assert _put(strict, b"x" + BLOB[1:]) in {400, 412, 422}
     assert b"".join(strict.read(DIGEST)) == BLOB
+
+
+def test_a_store_that_falls_silent_is_asked_again_before_the_client_gives_up(
+    tmp_path: Path,
+) -> None:
+    secret = SecretStr("secret")
+    there = Settings(
+        data_dir=tmp_path, store="s3://bucket", s3_access_key="key", s3_secret_key=secret
+    )
+    waits = s3.open_store(there).client.meta.config.read_timeout
+    patience = http._TIMEOUT.read
+    assert patience is not None
+    assert 2 * waits < patience

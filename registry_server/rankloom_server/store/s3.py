@@ -228,7 +228,8 @@ def _client(settings: Settings, endpoint: str | None) -> S3Client:
         s3={"addressing_style": "path" if endpoint else "auto"},
         retries={"mode": "standard", "max_attempts": 4},
         connect_timeout=5,
-        read_timeout=60,
+        # Twice within the patience of who asks the registry: a second connection may still answer.
+        read_timeout=20,
         # A default checksum would add headers that presigned URLs then demand from every client.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
