@@ -15,10 +15,15 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rankloom.errors import RefError
 from rankloom.files import write_atomic
+
+if TYPE_CHECKING:
+    from typing import TypeGuard
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,7 @@ def load() -> Settings:
     kept = _read(home() / "config.json")
     url = os.environ.get("RANKLOOM_URL") or kept.get("url")
     # A token belongs to the registry it was given for: a kept one is never sent elsewhere.
-    kept_token = kept.get("token") if url == kept.get("url") else None
+    kept_token = _good_token(kept) if url == kept.get("url") else None
     token = os.environ.get("RANKLOOM_TOKEN") or kept_token
     return Settings(home(), url, token, _is_set("RANKLOOM_OFFLINE"))
 
@@ -82,10 +87,27 @@ def _is_set(name: str) -> bool:
     raise RefError(message, hint=f"set {name} to 1 or 0")
 
 
-def remember(url: str, token: str) -> Path:
-    """Keep a registry and its token for the next calls, readable by this user only."""
+def _good_token(kept: dict[str, str]) -> str | None:
+    """Return the kept token; one that has ended is none, so that a job of CI gets another."""
+    end = kept.get("expires_at")
+    if end is not None and datetime.fromisoformat(end) <= datetime.now(UTC):
+        return None
+    return kept.get("token")
+
+
+def remember(url: str, token: str, *, expires_at: datetime | None = None) -> Path:
+    """Keep a registry and its token for the next calls, readable by this user only.
+
+    Args:
+        url: address of the registry.
+        token: bearer token for it.
+        expires_at: when the token ends, with its time zone; ``None``: it does not.
+    """
     path = home() / "config.json"
-    content = json.dumps({"url": url, "token": token}, indent=2) + "\n"
+    kept = {"url": url, "token": token}
+    if expires_at is not None:
+        kept["expires_at"] = expires_at.isoformat()
+    content = json.dumps(kept, indent=2) + "\n"
     write_atomic(path, content.encode(), mode=0o600)
     return path
 
@@ -97,7 +119,16 @@ def _read(path: Path) -> dict[str, str]:
         kept = json.loads(path.read_text())
     except ValueError as error:
         kept = error
-    if not isinstance(kept, dict) or not all(isinstance(value, str) for value in kept.values()):
+    if not _is_config(kept):
         message = f"{path} is not a config file"
         raise RefError(message, hint="delete it and run 'loractl login' again")
     return kept
+
+
+def _is_config(kept: object) -> TypeGuard[dict[str, str]]:
+    if not isinstance(kept, dict) or not all(isinstance(value, str) for value in kept.values()):
+        return False
+    try:
+        return "expires_at" not in kept or bool(datetime.fromisoformat(kept["expires_at"]).tzinfo)
+    except ValueError:
+        return False

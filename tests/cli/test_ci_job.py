@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,15 @@ def test_a_login_by_identity_is_kept_for_other_commands(
     assert kept["token"].startswith("rl_")
     run("push", "./zh", "acme/zh")
     assert run("list").stdout.count("acme/zh") == 1
+    # Once it has ended, the job asks again.
+    left = datetime.fromisoformat(kept["expires_at"]) - datetime.now(UTC)
+    assert timedelta(minutes=14) < left <= timedelta(minutes=15)
+    ended = kept | {"token": "rl_ended", "expires_at": datetime.now(UTC).isoformat()}
+    (Path.cwd() / "home/config.json").write_text(json.dumps(ended))
+    run("push", "./qa", "acme/qa")
+    ended["expires_at"] = kept["expires_at"]
+    (Path.cwd() / "home/config.json").write_text(json.dumps(ended))
+    assert "unknown, revoked or expired" in run("push", "./qa", "acme/qa", code=9).stderr
 
 
 def test_gitlab_puts_the_token_into_a_variable(

@@ -40,7 +40,9 @@ def test_a_token_is_never_printed() -> None:
     assert "rl_secret" not in repr(config.Settings(Path(), "http://one", "rl_secret"))
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"url": 3}'])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"url": 3}', '{"expires_at": "2030-01-01"}', '{"expires_at": "x"}']
+)
 def test_a_broken_config_file_is_refused(home: Path, content: str) -> None:
     (home / "config.json").write_text(content)
     with pytest.raises(RefError):

@@ -42,18 +42,18 @@ def login(url: str, token: str | None, *, oidc: bool) -> None:
     """
     from rankloom import config
     from rankloom.client import Client
+    from rankloom.registry import ambient
 
     if oidc and token:
         message = "--oidc gets a token of its own"
         raise click.UsageError(message)
-    given = _of_job(url) if oidc else token or click.prompt("token", hide_input=True)
+    end = None
+    if oidc:
+        minted = ambient.exchange(url)
+        given, end = minted.token, minted.expires_at
+    else:
+        given = token or click.prompt("token", hide_input=True)
     with Client(url, given) as client:
         client.registry.list_adapters(limit=1)  # a wrong address or token shows here, not later
-    path = config.remember(url, given)
+    path = config.remember(url, given, expires_at=end)
     click.echo(f"logged in to {url} (kept in {path})")
-
-
-def _of_job(url: str) -> str:
-    from rankloom.registry import ambient
-
-    return ambient.exchange(url).token
