@@ -17,12 +17,12 @@ import lora_cases
 from lowrank_cases import Case, part, read_checkpoint
 from rankloom import sdk
 from rankloom.apply.live.attach import Changes, apply_to_model
+from rankloom.apply.live.load import load_model
 from rankloom.composition import compose
 from rankloom.tune.bootstrap import interval, of_difference
 from rankloom.tune.held import Held
 from rankloom.tune.recipe import Combined
 from rankloom.tune.space import Group, Space
-from rankloom.apply.live.load import load_model
 from rankloom.tune.trial import Score, Trial
 from rankloom.tune.tuned import Tuned
 from tune_cases import bits, distance, network, plain
