@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from rankloom_server.rates import Rates
 
-_PATH = re.compile(r"/api/v1/adapters/([^/]+)/([^/]+)/resolve")
+_PATH = re.compile(r"/api/v1/adapters/([a-z0-9._-]+)/([a-z0-9._-]+)/resolve", re.ASCII)
 _FORMS = {
     "alias": re.compile(r"[a-z0-9._-]+", re.ASCII),
     "number": re.compile(r"[1-9][0-9]{0,8}", re.ASCII),

@@ -18,7 +18,7 @@ class Reader(Protocol):
     """A connection to the database for single statements, beside the ordinary ones."""
 
     async def one(self, text: str, values: Mapping[str, Any]) -> Sequence[Any] | None:
-        """Return the row that a statement gives, ``None`` if none or if the database is busy."""
+        """Return the row that a statement gives, ``None`` if none or if the database refuses."""
         ...
 
     async def close(self) -> None:
@@ -37,7 +37,7 @@ class SqliteReader:
         """Return the row that a statement gives."""
         try:
             found: Sequence[Any] | None = self._connection.execute(text, values).fetchone()
-        except sqlite3.OperationalError:
+        except sqlite3.Error:  # the ordinary route meets it too, and knows what to say
             return None
         return found
 
@@ -68,7 +68,7 @@ class PostgresReader:
             async with self._pool.connection(_PATIENCE_SECONDS) as connection:
                 cursor = await connection.execute(text, values)
                 return await cursor.fetchone()
-        except psycopg.OperationalError:
+        except psycopg.Error:  # the ordinary route meets it too, and knows what to say
             return None
 
     async def close(self) -> None:

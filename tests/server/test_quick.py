@@ -1,5 +1,6 @@
 """The short way to resolve answers what the ordinary way answers, and nothing that it refuses."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from rankloom.registry.wire import (
     Version,
 )
 from rankloom.signing.signers import read_signer
-from rankloom_server import auth, catalogue, db
+from rankloom_server import auth, catalogue, db, quick_reader
 from rankloom_server.models import TOKEN, VERSION
 from rankloom_server.settings import Settings
 from servers import served
@@ -125,6 +126,30 @@ def test_what_is_no_hit_is_answered_by_the_ordinary_route(world: World) -> None:
     assert world.get("?what=1").status_code == 200
     with only_the_short_way():
         assert world.get("?what=1").status_code == 500, "the ordinary route is not asked"
+
+
+@pytest.mark.parametrize(
+    "name", ["a%00", "%00", "a%0A", "A", "%C3%A4", "%ED%A0%80", "%F0%9F%A6%99", "..", "a" * 200]
+)
+def test_what_is_no_name_is_refused_in_words(world: World, name: str) -> None:
+    for pair in (f"{name}/b", f"a/{name}"):
+        answered = world.get(path=f"/api/v1/adapters/{pair}/resolve")
+        assert answered.status_code in {404, 422}, answered.text
+        assert answered.json()["code"] in {"invalid-request", "not-found"}
+
+
+def test_a_value_that_the_database_refuses_is_no_hit(settings: Settings) -> None:
+    settings.data_dir.mkdir()
+    url = settings.database_url or db.sqlite_url(settings.data_dir / "registry.db")
+
+    async def asked() -> object:
+        reader = quick_reader.open_reader(db.open_engine(url))
+        try:
+            return await reader.one("SELECT no_such_column", {})
+        finally:
+            await reader.close()
+
+    assert asyncio.run(asked()) is None
 
 
 def test_what_was_purged_is_not_given_out(world: World) -> None:
