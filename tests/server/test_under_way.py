@@ -129,6 +129,33 @@ def test_how_a_refused_one_ends_is_told_to_who_asks_again(
     assert gate.count == 1
 
 
+def test_an_end_that_nobody_asks_for_is_forgotten() -> None:
+    under_way = UnderWay(patience_seconds=0.01, kept_seconds=0.1)
+    opened = threading.Event()
+
+    def publish() -> Version:
+        assert opened.wait(20)
+        raise RankloomError("a fault that has passed")
+
+    assert under_way.publish("upload", "one", publish) is None
+    (worker,) = [thread for thread in threading.enumerate() if thread.name == "publish"]
+    opened.set()
+    worker.join(20)
+    calls = []
+
+    def again() -> Version:
+        calls.append(1)
+        raise RankloomError("refused anew")
+
+    def ask_until_told() -> None:
+        while under_way.publish("upload", "one", again) is None:
+            pass
+
+    with pytest.raises(RankloomError, match="refused anew"):
+        ask_until_told()
+    assert len(calls) == 1
+
+
 def test_nobody_else_is_told_how_it_ended() -> None:
     under_way = UnderWay(patience_seconds=5)
     calls = []
