@@ -26,6 +26,7 @@ class LocalIssuer:
         self.keys: list[RSAKey | ECKey] = [RSAKey.generate_key(2048, auto_kid=True)]
         self.published: list[RSAKey | ECKey] = self.keys
         self.asked = 0
+        self.slow = 0.0
         self.made_out_for: list[str] = []
         self.url = ""
         self.discovery: dict[str, Any] = {}
@@ -76,6 +77,7 @@ class LocalIssuer:
             return {"issuer": self.url, "jwks_uri": f"{self.url}/keys", **self.discovery}
         if path == "/keys":
             self.asked += 1
+            time.sleep(self.slow)
             listed: Any = KeySet(list(self.published)).as_dict(private=False)
             return dict(listed)
         return None
