@@ -88,6 +88,13 @@ def test_no_code_of_a_base_is_run_nor_asked_about(
     assert not list(base.rglob("ran"))
 
 
+@pytest.mark.parametrize("field", ["attn_implementation", "experts_implementation"])
+def test_no_kernel_is_fetched_for_a_base(field: str, base: Path) -> None:
+    edit(base, **{field: "acme/fast-kernel"})
+    with pytest.raises(BackendUnavailableError, match=f"elsewhere: {field} acme/fast-kernel"):
+        load_model(base)
+
+
 def test_parameters_that_would_be_random_are_refused(base: Path) -> None:
     without(base, "lm_head.weight")
     lacks = "lacks 1 of the parameters of LlamaForCausalLM, .* random: lm_head.weight$"

@@ -39,6 +39,7 @@ def load_model(base: Path, dtype: torch.dtype | None = None) -> nn.Module:
     given = {"local_files_only": True, "trust_remote_code": False}
     try:
         config = transformers.AutoConfig.from_pretrained(base, **given)
+        _check_at_home(base, config)
         kind = _kind(transformers, config)
         with _quiet(transformers.utils.logging):
             model, info = kind.from_pretrained(
@@ -54,6 +55,18 @@ def load_model(base: Path, dtype: torch.dtype | None = None) -> nn.Module:
     _check_complete(base, type(model).__name__, info["missing_keys"])
     loaded: nn.Module = model.eval()
     return loaded
+
+
+def _check_at_home(base: Path, config: Any) -> None:  # noqa: ANN401 - a class of transformers
+    """Refuse kernels of a hub, which transformers would fetch and run."""
+    subconfigs = (getattr(config, name) for name in config.sub_configs)
+    for part in (config, *subconfigs):
+        for name in ("_attn_implementation", "_experts_implementation"):
+            wanted = getattr(part, name, None)
+            if wanted is not None and "/" in wanted:
+                message = f"the config of {base} asks for code from elsewhere: {name[1:]} {wanted}"
+                hint = "take that field out of its config.json, or give a model instead"
+                raise BackendUnavailableError(message, hint=hint)
 
 
 def _kind(transformers: Any, config: Any) -> Any:  # noqa: ANN401 - a module and classes of it
