@@ -28,7 +28,7 @@ from rankloom.errors import (
 from rankloom.registry.http import HttpRegistry
 from rankloom.registry.wire import AuditEntry, NamespaceRules, TrustRequest
 from rankloom_server import auth, db
-from rankloom_server.models import TOKEN
+from rankloom_server.models import SHOWN_TOKEN, TOKEN
 from rankloom_server.oidc import keys
 from rankloom_server.oidc.issuer import Issuer, read_job
 from rankloom_server.settings import Settings
@@ -231,6 +231,17 @@ def test_a_token_is_exchanged_once(world: World) -> None:
     # The same claims signed anew are the same token.
     again = world.issuer.token(jti=jwt.decode(token, world.issuer.keys[0]).claims["jti"])
     refused(ForbiddenError, lambda: world.nobody.mint_token(again), "exchanged already")
+
+
+def test_an_exchange_is_remembered_longer_than_the_token_is_good(small: World) -> None:
+    small.admin.trust("acme", TRUST)
+    end = int(time.time()) + 60
+    small.mint(exp=end)
+    engine = db.open_engine(db.sqlite_url(small.settings.data_dir / "registry.db"))
+    with db.read(engine) as connection:
+        until = connection.execute(sa.select(SHOWN_TOKEN.c.expires_at)).scalar_one()
+    assert until == datetime.fromtimestamp(end, UTC) + timedelta(hours=1)
+    engine.dispose()
 
 
 def test_every_namespace_that_trusts_a_job_is_opened_and_no_other(

@@ -56,6 +56,9 @@ def sign(
     if sum((key is not None, sigstore, signature is not None)) != 1:
         message = "one of --key, --sigstore and --signature is needed"
         raise click.UsageError(message)
+    if (certificate and not key) or (chain and not certificate):
+        message = "--certificate goes with --key, and --chain with --certificate"
+        raise click.UsageError(message)
     using = SigningKey(key, password, certificate, chain)
     if isinstance(refs.parse(ref), Path):
         if target is None or signature is not None:

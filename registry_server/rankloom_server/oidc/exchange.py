@@ -32,6 +32,7 @@ LIFE = timedelta(minutes=15)
 ALGORITHMS: Final = ("RS256", "ES256")
 LEEWAY_SECONDS: Final = 30
 _MOST_SECONDS: Final = 24 * 3600  # no job's token is good for more than its job
+_REMEMBERED: Final = timedelta(hours=1)  # longer than it is good, also where clocks differ
 _REFUSALS: Final = RateLimitItemPerMinute(30)
 
 _log = logging.getLogger("rankloom_server")
@@ -70,7 +71,7 @@ class Exchange:
         """
         try:
             job, claims = self._verify(token)
-            until = datetime.fromtimestamp(claims["exp"] + LEEWAY_SECONDS, UTC)
+            until = datetime.fromtimestamp(claims["exp"], UTC) + _REMEMBERED
             with db.write(engine) as connection:
                 publishers.spend(connection, f"{claims['iss']} {claims['jti']}", until)
                 return publishers.mint(connection, actor, job, datetime.now(UTC) + LIFE)
