@@ -69,7 +69,9 @@ def distrust(connection: sa.Connection, actor: Actor, namespace: str, publisher_
         NotFoundError: the namespace trusts no such job.
     """
     mine = (TRUSTED_PUBLISHER.c.id == publisher_id, TRUSTED_PUBLISHER.c.namespace == namespace)
-    row = connection.execute(sa.select(TRUSTED_PUBLISHER).where(*mine)).mappings().one_or_none()
+    # A job that is about to get a token holds the row: that token is among those that end.
+    locked = sa.select(TRUSTED_PUBLISHER).where(*mine).with_for_update()
+    row = connection.execute(locked).mappings().one_or_none()
     if row is None:
         message = f"namespace {namespace} has no trusted publisher {publisher_id}"
         raise NotFoundError(message, hint=f"'loractl namespace trusted {namespace}' lists them")

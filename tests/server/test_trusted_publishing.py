@@ -6,6 +6,7 @@ import hmac
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,11 @@ from rankloom.errors import (
 )
 from rankloom.registry.http import HttpRegistry
 from rankloom.registry.wire import AuditEntry, NamespaceRules, TrustRequest
-from rankloom_server import auth, db
+from rankloom_server import auth, db, publishers
+from rankloom_server.access import LOCAL
 from rankloom_server.models import SHOWN_TOKEN, TOKEN
 from rankloom_server.oidc import keys
-from rankloom_server.oidc.issuer import Issuer, read_job
+from rankloom_server.oidc.issuer import Issuer, Job, read_job
 from rankloom_server.settings import Settings
 from servers import served
 
@@ -272,6 +274,28 @@ def test_trust_is_listed_given_once_and_taken_back_with_its_tokens(world: World)
     refused(RefError, lambda: world.admin.trust("acme", TRUST.model_copy(update={"issuer": "x"})))
 
 
+def test_a_token_that_is_made_while_trust_is_taken_back_ends_too(engine: sa.Engine) -> None:
+    request = TRUST.model_copy(update={"issuer": "ci"})
+    with db.write(engine) as connection:
+        made = publishers.trust(connection, LOCAL, "acme", request)
+    job = Job("ci", "acme/adapters", "4711", "publish.yml", "prod", {})
+
+    def distrust() -> None:
+        with db.write(engine) as connection:
+            publishers.distrust(connection, LOCAL, "acme", made.id)
+
+    with ThreadPoolExecutor(1) as pool:
+        with db.write(engine) as connection:
+            until = datetime.now(UTC) + timedelta(minutes=1)
+            token = publishers.mint(connection, LOCAL, job, until).token
+            taken_back = pool.submit(distrust)
+            time.sleep(0.3)  # it has come to where it waits
+            assert not taken_back.done()
+        taken_back.result(20)
+    with pytest.raises(AuthError):
+        auth.identify(engine, token)
+
+
 def test_who_takes_the_name_of_a_repository_that_was_given_up_is_not_trusted(small: World) -> None:
     made = small.admin.trust("acme", TRUST)
     small.mint()
@@ -298,6 +322,30 @@ def test_new_keys_are_fetched_when_a_token_names_one_but_not_at_anybodys_will(
     monkeypatch.setattr(keys, "PAUSE_SECONDS", 0)
     small.mint()
     assert issuer.asked == 2
+
+
+def test_a_slow_issuer_holds_up_nobody_but_who_asks_it(issuer: LocalIssuer) -> None:
+    known = keys.IssuerKeys(Issuer(url=issuer.url, claims="github"), http=True)
+    issuer.slow = 1.0
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(known.get, None)
+        while not issuer.asked:
+            time.sleep(0.01)
+        for kid in (None, "unknown"):
+            refused(RegistryError, lambda kid=kid: known.get(kid), "just now")  # type: ignore[misc]
+        assert not asking.done()
+        found = asking.result(20)
+    assert known.get(None) is known.get("unknown") is found
+    assert issuer.asked == 1
+
+
+def test_an_issuer_that_never_comes_to_an_end_is_silent(
+    issuer: LocalIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "_PATIENCE_SECONDS", 0.1)
+    known = keys.IssuerKeys(Issuer(url=issuer.url, claims="github"), http=True)
+    issuer.slow = 0.2
+    refused(RegistryError, lambda: known.get(None), "too slow")
 
 
 @pytest.mark.parametrize(
