@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,13 @@ if TYPE_CHECKING:
     from rankloom_server.access import Actor
 
 MOST = 16
-"""Signatures of one version; whoever may push could else fill the database with them."""
+"""Signatures of one version; whoever may push could else fill the database with them.
+
+Where the namespace names signers, only theirs count, so that nobody else can take their place.
+"""
+
+MOST_BY_ONE = 4
+"""Those of them that one token may attach where the namespace names nobody."""
 
 
 def of(connection: sa.Connection, ref: VersionRef) -> SignedVersion:
@@ -49,10 +56,10 @@ def _kept(connection: sa.Connection, version_id: int) -> list[Signature]:
 def attach(
     connection: sa.Connection, actor: Actor, adapter: AdapterName, digest: str, bundle: str
 ) -> Signature:
-    """Attach a signature to a version; the same again changes nothing.
+    """Attach a signature to a version; the same again, however it is spaced, changes nothing.
 
     Raises:
-        ConflictError: the version has as many as it may have.
+        ConflictError: the version has as many as it may have, or as this actor may attach.
         NotFoundError: there is no such adapter or version.
         SignatureError: (SEC007) it is malformed, of another version, or by nobody whom the
             namespace names.
@@ -64,12 +71,10 @@ def attach(
     mine = sa.select(VERSION.c.id).where(VERSION.c.id == row["id"]).with_for_update()
     connection.execute(mine)
     before = _kept(connection, row["id"])
-    name = digests.of_bytes(bundle.encode())
+    name = _name(bundle)
     if known := [one for one in before if one.digest == name]:
         return known[0]
-    if len(before) >= MOST:
-        message = f"{what} has {MOST} signatures, which is as many as a version may have"
-        raise ConflictError(message, hint="one signature by each signer is enough")
+    _check_room(row, before, actor, what)
     made = Signature(digest=name, bundle=bundle, creator=actor.name, created_at=datetime.now(UTC))
     values = {"version_id": row["id"], **made.model_dump()}
     connection.execute(sa.insert(VERSION_SIGNATURE).values(**values))
@@ -101,6 +106,30 @@ def _row(connection: sa.Connection, adapter: AdapterName, digest: str) -> sa.Row
     if row is None:
         raise catalogue.unresolved(connection, VersionRef(adapter, digest=digest))
     return row
+
+
+def _name(bundle: str) -> str:
+    """Return the digest of what a bundle says, which its spaces and the order of keys are not."""
+    try:
+        plain = json.dumps(json.loads(bundle), sort_keys=True, separators=(",", ":"))
+    except ValueError as error:  # a number of thousands of digits
+        message = f"SEC007 this is no signature of a model: {error}"
+        raise SignatureError(message, hint="sign it with 'loractl sign'") from error
+    return digests.of_bytes(plain.encode())
+
+
+def _check_room(row: sa.RowMapping, before: list[Signature], actor: Actor, what: str) -> None:
+    """Refuse more signatures than a version may have; those of nobody who is named do not count."""
+    signers = signed.signers_of(row)
+    if not signers and sum(one.creator == actor.name for one in before) >= MOST_BY_ONE:
+        message = f"{actor.name} has attached {MOST_BY_ONE} signatures to {what}, as many as it may"
+        raise ConflictError(message, hint="one signature by each signer is enough")
+    if signers and len(before) >= MOST:
+        manifest = Manifest.model_validate_json(row["manifest"])
+        before = [one for one in before if signed.is_by(one.bundle, manifest, signers)]
+    if len(before) >= MOST:
+        message = f"{what} has {MOST} signatures, which is as many as a version may have"
+        raise ConflictError(message, hint="one signature by each signer is enough")
 
 
 def _check(row: sa.RowMapping, bundle: str, what: str) -> None:

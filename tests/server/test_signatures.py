@@ -1,6 +1,8 @@
 """What a namespace demands of its versions, at every door and on every database."""
 
 import contextlib
+import itertools
+import json
 import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from adapter_folder import manifest_of, push, write_adapter
-from rankloom.errors import ForbiddenError, NotFoundError, RefError, SignatureError
+from rankloom.errors import ConflictError, ForbiddenError, NotFoundError, RefError, SignatureError
 from rankloom.ref import AdapterName, VersionRef
 from rankloom.registry.http import HttpRegistry
 from rankloom.registry.protocol import Registry
@@ -21,9 +23,11 @@ from rankloom.signing import openssf
 from rankloom.signing.bundle import contents_of
 from rankloom.signing.signers import IdentitySigner, KeySigner, Signer, SigningKey, read_signer
 from rankloom_server import db, signed
+from rankloom_server.access import Actor
 from rankloom_server.models import ADAPTER, VERSION, VERSION_SIGNATURE
-from rankloom_server.service import open_embedded
+from rankloom_server.service import Service, open_embedded
 from rankloom_server.settings import Settings
+from rankloom_server.signatures import MOST, MOST_BY_ONE
 from servers import served
 from signing_keys import key_pair
 from statements import counted
@@ -113,6 +117,38 @@ def test_signatures_are_attached_to_what_is_there(
         registry.add_signature(NAME, absent, bundle)
     with pytest.raises(NotFoundError):
         registry.signatures(VersionRef(NAME, alias="prod"))
+
+
+def test_nobody_takes_the_place_of_a_signature(folder: Path, private: Path, tmp_path: Path) -> None:
+    service = open_embedded(tmp_path / "data")
+    version = push(service, folder, "acme/zh")
+    strangers = [service.for_actor(Actor(f"token-{index}")) for index in range(5)]
+    bundle = bundle_of(folder, key_pair(tmp_path, "strange")[0])
+    for indent in (None, 1, 2):  # the same in other words
+        spaced = json.dumps(json.loads(bundle), indent=indent, sort_keys=indent == 2)
+        strangers[0].add_signature(NAME, version.digest, spaced)
+    ref = VersionRef(NAME, number=1)
+    assert len(service.signatures(ref).signatures) == 1
+    with pytest.raises(SignatureError, match="SEC007"):
+        strangers[0].add_signature(NAME, version.digest, f'{bundle[:-1]}, "more": {"9" * 5000}}}')
+    count = itertools.count()
+
+    def attach(who: Service) -> None:
+        more = json.loads(bundle) | {"more": next(count)}
+        who.add_signature(NAME, version.digest, json.dumps(more))
+
+    for _ in range(MOST_BY_ONE - 1):
+        attach(strangers[0])
+    with pytest.raises(ConflictError, match="token-0 has attached 4 signatures"):
+        attach(strangers[0])
+    for who in strangers[1:4] * MOST_BY_ONE:
+        attach(who)
+    with pytest.raises(ConflictError, match=f"has {MOST} signatures"):
+        attach(strangers[4])
+    demand(service, private.with_suffix(".pub"))
+    service.add_signature(NAME, version.digest, bundle_of(folder, private))
+    assert service.resolve(ref).version == version
+    service.close()
 
 
 @pytest.mark.parametrize(
