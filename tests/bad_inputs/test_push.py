@@ -60,7 +60,7 @@ def test_the_registry_refuses_it_by_hand(row: Row, door: Door, tmp_path: Path) -
     row.make(tmp_path)
     name = f"row-{digest.of_bytes(row.id.encode())[7:19]}"
     request = declared(door, row, tmp_path, name)
-    with bounds():
+    with bounds(2 if door.kind == HTTP else 1):
         answer = offered(door, name, tmp_path / "adapter", request)
     adapter = AdapterName("default", name)
     if row.refused:

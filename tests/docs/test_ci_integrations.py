@@ -231,7 +231,7 @@ def test_the_probe_of_the_page_is_kept_and_compared(
     build("llama").save_pretrained(place / "model")
     shapes = {f"model.layers.{n}.self_attn.q_proj": (16, 16) for n in range(2)}
     adapter(place / "out", factors(shapes, 2), target_modules=["q_proj"])
-    monkeypatch.setattr(sdk._default, "_opened", None)
+    monkeypatch.setattr(sdk._default, "_opened", {})
     said = []
     for line in blocks("console")[0].splitlines():
         arguments = shlex.split(line.removeprefix("$ loractl ").replace("./base", "./model"))

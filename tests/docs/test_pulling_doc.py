@@ -46,7 +46,7 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_errors_have_the_codes_that_the_page_says() -> None:
     rows = re.findall(r"\| `([a-z-]+)` \| (\d+) \|", DOC)
-    assert len(rows) == 5
+    assert len(rows) == 6
     for code, exit_code in rows:
         assert error_class(code).code == code
         assert error_class(code).exit_code == int(exit_code)

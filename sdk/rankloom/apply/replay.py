@@ -70,7 +70,11 @@ def replay(
         _check(item, written[item.name], base, output, seed)
 
     chosen = _chosen(placed, seed)
-    with one_thread(), ThreadPoolExecutor(AT_ONCE if remote else 1) as pool:
+    # Torch counts its threads for each thread that calls it.
+    pool = ThreadPoolExecutor(
+        AT_ONCE if remote else 1, initializer=torch.set_num_threads, initargs=(1,)
+    )
+    with one_thread(), pool:
         return sum(1 for _ in pool.map(check, chosen))
 
 

@@ -39,7 +39,8 @@ def held(cache: Path) -> set[str]:
                 path.unlink(missing_ok=True)
             lock.unlink(missing_ok=True)
         except Timeout:
-            digests.update(path.read_text().split())
+            with contextlib.suppress(FileNotFoundError):  # it has just let go
+                digests.update(path.read_text().split())
     return digests
 
 
