@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bad_inputs.bounded import Ended
 
 SECONDS = 1.0
-"""Of the processor, as long as nothing shares its core: what else the machine does is no mistake."""
+"""Of the processor, if nothing shares its core: what else the machine does is no mistake."""
 
 WALL_SECONDS = 8.0
 """For what waits instead of working; a machine that does other things may need as long."""
