@@ -91,7 +91,7 @@ def insert(
     made: int | None = connection.execute(statement.returning(TOKEN.c.id)).scalar()
     if made is not None:
         rows = [
-            {"token_id": made, "scope": grant.scope.value, "namespace": grant.namespace}
+            {"token_id": made, "scope": grant.scope.value, "namespace": grant.place}
             for grant in sorted(grants)
         ]
         connection.execute(sa.insert(TOKEN_GRANT), rows)
@@ -124,7 +124,7 @@ def _record(rows: list[sa.Row[Any]]) -> TokenRecord:
     first = rows[0]
     return TokenRecord(
         name=first.name,
-        grants=tuple(str(Grant(Scope(row.scope), row.namespace)) for row in rows),
+        grants=tuple(str(Grant.at(row.scope, row.namespace)) for row in rows),
         created_at=first.created_at,
         expires_at=first.expires_at,
         revoked_at=first.revoked_at,
@@ -156,11 +156,17 @@ def identify(engine: sa.Engine, token: str | None, request_id: str | None = None
         with db.write(engine) as connection:
             used = sa.update(TOKEN).where(TOKEN.c.id == rows[0].id).values(last_used_at=now)
             connection.execute(used)
-    grants = frozenset(Grant(Scope(row.scope), row.namespace) for row in rows)
+    grants = frozenset(Grant.at(row.scope, row.namespace) for row in rows)
     return Actor(rows[0].name, grants, request_id)
 
 
-def authorise(engine: sa.Engine, actor: Actor, scope: Scope, namespace: str | None) -> None:
+def authorise(
+    engine: sa.Engine,
+    actor: Actor,
+    scope: Scope,
+    namespace: str | None,
+    adapter: str | None = None,
+) -> None:
     """Refuse what an actor may not do; without a namespace the scope may be held in any.
 
     The answer is the same whether the namespace, or anything in it, exists or not.
@@ -169,7 +175,7 @@ def authorise(engine: sa.Engine, actor: Actor, scope: Scope, namespace: str | No
         AuthError: nobody may do it without a token.
         ForbiddenError: the token has not this scope there.
     """
-    if actor.may(scope, namespace):
+    if actor.may(scope, namespace, adapter):
         return
     if scope is Scope.READ and (namespace is None or refs.is_name(namespace)):
         with db.read(engine) as connection:
@@ -178,6 +184,7 @@ def authorise(engine: sa.Engine, actor: Actor, scope: Scope, namespace: str | No
     if actor.name == ANONYMOUS.name:
         message = "this needs a token"
         raise AuthError(message, hint=_LOGIN)
-    where = f" in namespace {namespace}" if namespace else ""
+    what = f" {adapter}" if adapter else ""
+    where = f"{what} in namespace {namespace}" if namespace else ""
     message = f"token {actor.name} may not {scope}{where}: its scopes are {actor}"
     raise ForbiddenError(message, hint="ask an administrator of the registry for a token")

@@ -24,6 +24,9 @@ SQLModel.metadata.naming_convention = {
 
 # Order and comparison by bytes on both databases, so that pages come in one order everywhere.
 NAME_TYPE = sa.String(96).with_variant(sa.String(96, collation="C"), "postgresql")
+# A namespace, or NAMESPACE/NAME for one adapter of it. Both are one value on purpose: a server that
+# does not know of adapters here finds a namespace that nobody has, and opens nothing.
+PLACE_TYPE = sa.String(96).with_variant(sa.String(193, collation="C"), "postgresql")
 KEY_TYPE = sa.String(255).with_variant(sa.String(255, collation="C"), "postgresql")
 SEMVER_TYPE = sa.String(64).with_variant(sa.String(64, collation="C"), "postgresql")
 DIGEST_TYPE = sa.String(71)
@@ -286,18 +289,21 @@ class TokenRow(SQLModel, table=True):
 
 
 class TokenGrantRow(SQLModel, table=True):
-    """One scope of a token in one namespace, or everywhere (``*``)."""
+    """One scope of a token in one namespace, for one adapter of it, or everywhere (``*``)."""
 
     __tablename__ = "api_token_grant"
     __table_args__ = (sa.CheckConstraint("scope IN ('read', 'push', 'admin')", name="scope_known"),)
 
     token_id: int = Field(foreign_key="api_token.id", primary_key=True)
     scope: str = Field(sa_type=sa.String(8), primary_key=True)
-    namespace: str = Field(sa_type=NAME_TYPE, primary_key=True)
+    namespace: str = Field(sa_type=PLACE_TYPE, primary_key=True)
 
 
 class TrustedPublisherRow(SQLModel, table=True):
-    """A job of CI that may push to a namespace; the first that came told its repository's id."""
+    """A job of CI that may push to a namespace, or one adapter of it.
+
+    The first that came told its repository's id.
+    """
 
     __tablename__ = "trusted_publisher"
     __table_args__ = (
@@ -309,7 +315,7 @@ class TrustedPublisherRow(SQLModel, table=True):
     )
 
     id: int | None = Field(default=None, primary_key=True)
-    namespace: str = Field(sa_type=NAME_TYPE)
+    namespace: str = Field(sa_type=PLACE_TYPE)
     issuer: str = Field(sa_type=NAME_TYPE)
     repository: str = Field(sa_type=sa.String(255))
     workflow: str = Field(sa_type=sa.String(255))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -52,12 +52,33 @@ def change(
             index_elements=[NAMESPACE.c.name], set_={"name": namespace, **named}
         )
     )
-    audit.record(
-        connection,
-        actor,
-        "namespace.rules",
-        namespace=namespace,
-        subject=namespace,
-        detail=named,
-    )
+    _note(connection, actor, "namespace.rules", namespace, named)
     return get(connection, namespace)
+
+
+def protect(
+    connection: sa.Connection, actor: Actor, namespace: str, alias: str, *, protected: bool
+) -> NamespaceRules:
+    """Protect one alias or do so no longer, and leave all others; return all rules.
+
+    What is so already is no error and no line of the audit log.
+    """
+    defaults = NamespaceRules().model_dump(mode="json")
+    # Written, if only its name, so that whoever changes the list next waits for this one.
+    row = db.insert(connection, NAMESPACE).values(name=namespace, **defaults)
+    row = row.on_conflict_do_update(index_elements=[NAMESPACE.c.name], set_={"name": namespace})
+    listed = row.returning(NAMESPACE.c.protected_aliases)
+    before = set(connection.execute(listed).scalar_one())
+    after = before | {alias} if protected else before - {alias}
+    if after != before:
+        changed = sa.update(NAMESPACE).where(NAMESPACE.c.name == namespace)
+        connection.execute(changed.values(protected_aliases=sorted(after)))
+        action = "alias.protect" if protected else "alias.unprotect"
+        _note(connection, actor, action, namespace, {"alias": alias})
+    return get(connection, namespace)
+
+
+def _note(
+    connection: sa.Connection, actor: Actor, action: str, namespace: str, detail: dict[str, Any]
+) -> None:
+    audit.record(connection, actor, action, namespace=namespace, subject=namespace, detail=detail)

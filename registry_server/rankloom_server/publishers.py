@@ -13,7 +13,7 @@ from rankloom import digest as digests
 from rankloom.errors import ConflictError, ForbiddenError, NotFoundError
 from rankloom.registry.wire import MintedToken, TrustedPublisher, TrustedPublishers
 from rankloom_server import audit, auth, db
-from rankloom_server.access import Grant, Scope
+from rankloom_server.access import EVERYWHERE, Grant, Scope
 from rankloom_server.models import (
     MINTED_TOKEN,
     SHOWN_TOKEN,
@@ -37,7 +37,7 @@ def trust(
 ) -> TrustedPublisher:
     """Trust a job of CI to push to a namespace; the same again changes nothing."""
     values = {
-        "namespace": namespace,
+        "namespace": Grant(Scope.PUSH, namespace, request.adapter or EVERYWHERE).place,
         "issuer": request.issuer,
         "repository": request.repository.lower(),
         "workflow": request.workflow,
@@ -50,15 +50,25 @@ def trust(
         _note(connection, actor, "publisher.trust", namespace, values)
     same = [TRUSTED_PUBLISHER.c[name] == value for name, value in values.items()]
     row = connection.execute(sa.select(TRUSTED_PUBLISHER).where(*same)).mappings().one()
-    return TrustedPublisher.model_validate(dict(row))
+    return _publisher(row)
 
 
 def list_all(connection: sa.Connection, namespace: str) -> TrustedPublishers:
     """Return all whom a namespace trusts, oldest first."""
-    statement = sa.select(TRUSTED_PUBLISHER).where(TRUSTED_PUBLISHER.c.namespace == namespace)
+    statement = sa.select(TRUSTED_PUBLISHER).where(_inside(namespace))
     rows = connection.execute(statement.order_by(TRUSTED_PUBLISHER.c.id)).mappings()
-    return TrustedPublishers(
-        items=tuple(TrustedPublisher.model_validate(dict(row)) for row in rows)
+    return TrustedPublishers(items=tuple(map(_publisher, rows)))
+
+
+def _inside(namespace: str) -> sa.ColumnElement[bool]:
+    place = TRUSTED_PUBLISHER.c.namespace
+    return sa.or_(place == namespace, place.startswith(f"{namespace}/", autoescape=True))
+
+
+def _publisher(row: sa.RowMapping) -> TrustedPublisher:
+    namespace, _, adapter = row["namespace"].partition("/")
+    return TrustedPublisher.model_validate(
+        {**row, "namespace": namespace, "adapter": adapter or None}
     )
 
 
@@ -68,7 +78,7 @@ def distrust(connection: sa.Connection, actor: Actor, namespace: str, publisher_
     Raises:
         NotFoundError: the namespace trusts no such job.
     """
-    mine = (TRUSTED_PUBLISHER.c.id == publisher_id, TRUSTED_PUBLISHER.c.namespace == namespace)
+    mine = (TRUSTED_PUBLISHER.c.id == publisher_id, _inside(namespace))
     # A job that is about to get a token holds the row: that token is among those that end.
     locked = sa.select(TRUSTED_PUBLISHER).where(*mine).with_for_update()
     row = connection.execute(locked).mappings().one_or_none()
@@ -78,7 +88,8 @@ def distrust(connection: sa.Connection, actor: Actor, namespace: str, publisher_
     minted = sa.select(MINTED_TOKEN.c.token_id).where(MINTED_TOKEN.c.publisher_id == publisher_id)
     _forget(connection, connection.execute(minted).scalars().all())
     connection.execute(sa.delete(TRUSTED_PUBLISHER).where(*mine))
-    detail = {name: row[name] for name in ("issuer", "repository", "workflow", "environment")}
+    named = ("namespace", "issuer", "repository", "workflow", "environment")
+    detail = {name: row[name] for name in named}
     _note(connection, actor, "publisher.distrust", namespace, detail)
 
 
@@ -101,16 +112,15 @@ def spend(connection: sa.Connection, name: str, until: datetime) -> None:
 
 
 def mint(connection: sa.Connection, actor: Actor, job: Job, until: datetime) -> MintedToken:
-    """Make a token that may read and push in every namespace that trusts a job.
+    """Make a token that may push where a job is trusted, and read in those namespaces.
 
     Raises:
         ForbiddenError: none does.
     """
     trusted = _trusting(connection, job)
-    namespaces = sorted({row.namespace for row in trusted})
-    grants = frozenset(
-        Grant(scope, name) for name in namespaces for scope in (Scope.READ, Scope.PUSH)
-    )
+    pushes = {Grant.at(Scope.PUSH, row.namespace) for row in trusted}
+    namespaces = sorted({grant.namespace for grant in pushes})
+    grants = frozenset(pushes | {Grant(Scope.READ, name) for name in namespaces})
     _forget_expired(connection)
     token, name = auth.fresh(), _name(job)
     token_id = auth.insert(connection, name, token, grants, until)
@@ -126,7 +136,8 @@ def mint(connection: sa.Connection, actor: Actor, job: Job, until: datetime) -> 
         **job.detail,
     }
     for namespace in namespaces:
-        _note(connection, actor, "token.mint", namespace, detail, subject=name)
+        may = " ".join(str(one) for one in sorted(pushes) if one.namespace == namespace)
+        _note(connection, actor, "token.mint", namespace, {**detail, "may": may}, subject=name)
     return MintedToken(token=token, expires_at=until)
 
 

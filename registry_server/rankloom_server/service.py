@@ -125,9 +125,11 @@ class Service:
                 after=after,
             )
 
-    def show(self, adapter: AdapterName) -> AdapterDetail:
+    def show(self, adapter: AdapterName, *, bare: bool = False) -> AdapterDetail:
         """Return one adapter with its versions."""
         with db.read(self.engine) as connection:
+            if bare:
+                namesakes.check(connection, adapter, self.actor.readable())
             return catalogue.show(connection, adapter)
 
     def search(
@@ -224,6 +226,11 @@ class Service:
         """Set those rules of a namespace that are named, leave the others; return all of them."""
         with db.write(self.engine) as connection:
             return namespaces.change(connection, self.actor, namespace, rules)
+
+    def protect(self, namespace: str, alias: str, *, protected: bool) -> NamespaceRules:
+        """Protect one alias, or do so no longer; return all rules."""
+        with db.write(self.engine) as connection:
+            return namespaces.protect(connection, self.actor, namespace, alias, protected=protected)
 
     def trusted_publishers(self, namespace: str) -> TrustedPublishers:
         """Return the jobs of CI that a namespace trusts."""

@@ -186,6 +186,7 @@ def test_a_locked_composition_is_made_again_when_its_name_was_taken_elsewhere(
     run("push", "./qa", "stranger/zh", "--base", "./base")
     refused = run("compose", "r.yaml", "-o", "no", code=2).stderr
     assert "REG005 r.yaml, line 2: zh may mean default/zh, stranger/zh" in refused
+    assert "REG005 zh may mean" in run("show", "zh", code=2).stderr
     assert "every byte is as the lock says" in run("compose", "r.yaml", "--locked", "made").stdout
 
 

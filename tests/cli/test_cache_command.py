@@ -112,8 +112,10 @@ def test_offline_shows_the_age_of_a_name_and_asks_nobody(
     assert "warning:" in done.stderr
     assert "may name another version by now" in done.stderr
     assert answer(run("validate", "zh@v1", "--offline", "--json"))
-    refused = answer(run("pull", "qa", "--offline", "--json", code=OfflineError.exit_code))
-    assert (refused["error"]["code"], "RANKLOOM_OFFLINE" in os.environ) == ("offline", False)
+    tune = ("tune", "qa", "--base", "./base", "--command", "true")
+    for command in (("pull", "qa"), tune):
+        refused = answer(run(*command, "--offline", "--json", code=OfflineError.exit_code))
+        assert (refused["error"]["code"], "RANKLOOM_OFFLINE" in os.environ) == ("offline", False)
     monkeypatch.setenv("RANKLOOM_OFFLINE", "1")
     assert "this is offline" in run("list", code=3).stderr
     monkeypatch.setenv("RANKLOOM_OFFLINE", "maybe")

@@ -1,6 +1,7 @@
 """sign, verify, and what other commands have to do with signatures."""
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -63,19 +64,24 @@ def test_rules_that_are_set_at_the_same_time_leave_each_other_alone(
     run: Run, keys: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     by = ("--require-signature", "--key", "ours.pub")
-    write = Service.set_namespace_rules
 
-    def overtaken(self: Service, namespace: str, rules: NamespaceRules) -> NamespaceRules:
-        monkeypatch.setattr(Service, "set_namespace_rules", write)
-        run("namespace", "set", "acme", *by)
-        return write(self, namespace, rules)
+    def overtake(step: str, *quicker: str) -> None:
+        write = getattr(Service, step)
 
-    for slower in (("--keep-days", "3"), ("--protect", "prod")):
-        run("namespace", "set", "acme", "--no-require-signature")
-        monkeypatch.setattr(Service, "set_namespace_rules", overtaken)
+        def overtaken(*args: object, **more: object) -> NamespaceRules:
+            monkeypatch.setattr(Service, step, write)
+            run("namespace", "set", "acme", *quicker)
+            return cast(NamespaceRules, write(*args, **more))
+
+        monkeypatch.setattr(Service, step, overtaken)
+
+    slow = {"set_namespace_rules": ("--keep-days", "3"), "protect": ("--protect", "prod")}
+    for step, slower in slow.items():
+        run("namespace", "set", "acme", "--no-require-signature", "--unprotect", "stable")
+        overtake(step, *by, "--protect", "stable")
         rules = answer(run("namespace", "set", "acme", *slower, "--json"))
         assert [one["kind"] for one in rules["required_signers"]] == ["key"]
-    assert (rules["keep_days"], rules["protected_aliases"]) == (3, ["prod"])
+    assert (rules["keep_days"], rules["protected_aliases"]) == (3, ["prod", "stable"])
 
 
 def test_a_password_comes_from_the_environment(

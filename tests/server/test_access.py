@@ -1,7 +1,9 @@
 """Who may do what: scopes by namespace, public namespaces, tokens made by tokens, the audit log."""
 
 import contextlib
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from rankloom.ref import AdapterName, VersionRef
 from rankloom.registry.http import HttpRegistry
 from rankloom.registry.protocol import Registry
 from rankloom.registry.wire import AliasRequest, NamespaceRules, TokenRequest, UploadRequest
-from rankloom_server import audit, auth, db
+from rankloom_server import audit, auth, db, namespaces
 from rankloom_server.access import LOCAL, Actor, Grant
 from rankloom_server.models import AUDIT, TOKEN
 from rankloom_server.settings import Settings
@@ -70,13 +72,17 @@ def refused(kind: type[RankloomError]) -> Iterator[None]:
 # --- values ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", ["read", "push:acme", "admin:a.b"])
+@pytest.mark.parametrize("text", ["read", "push:acme", "admin:a.b", "push:acme/zh"])
 def test_a_grant_is_read_as_it_is_written(text: str) -> None:
     assert str(Grant.parse(text)) == text
 
 
 @pytest.mark.parametrize(
-    "text", ["", "write", "read:", "read:*", "READ", "push:a/b", ":x", "read "]
+    "text",
+    [
+        *("", "write", "read:", "read:*", "READ", ":x", "read "),
+        *("read:a/b", "admin:a/b", "push:a/", "push:/b", "push:a/*", "push:*/b", "push:a/b/c"),
+    ],
 )
 def test_what_is_no_grant_is_refused(text: str) -> None:
     with pytest.raises(RefError):
@@ -113,6 +119,8 @@ def test_a_token_opens_the_namespaces_that_it_names_and_no_other(
         lambda: acme.delete_alias(OTHER, "x", version.digest),
         lambda: acme.yank(ACME, version.digest, "no admin"),
         lambda: acme.namespace_rules("acme"),
+        lambda: acme.protect("acme", "prod", protected=True),
+        lambda: acme.protect("acme", "prod", protected=False),
         acme.audit_log,
         acme.list_tokens,
     ]
@@ -279,6 +287,29 @@ def test_a_change_that_fails_is_not_in_the_log(engine: sa.Engine) -> None:
         assert audit.read(connection).items == ()
 
 
+def test_of_two_who_protect_aliases_at_once_none_is_lost(engine: sa.Engine) -> None:
+    def protect(alias: str) -> None:
+        with db.write(engine) as connection:
+            namespaces.protect(connection, LOCAL, "acme", alias, protected=True)
+
+    protect("first")
+    with ThreadPoolExecutor(1) as pool:
+        with db.write(engine) as connection:
+            namespaces.protect(connection, LOCAL, "acme", "prod", protected=True)
+            other = pool.submit(protect, "stable")
+            time.sleep(0.3)  # it has come to where it waits
+            assert not other.done()
+        other.result(20)
+    with db.write(engine) as connection:
+        found = namespaces.get(connection, "acme").protected_aliases
+        assert found == ("first", "prod", "stable")
+        for alias in ("first", "prod", "prod", "unknown"):
+            rules = namespaces.protect(connection, LOCAL, "acme", alias, protected=False)
+        assert rules == NamespaceRules(protected_aliases=("stable",))
+        lines = audit.read(connection, namespace="acme").items
+    assert [line.action for line in lines] == [*["alias.unprotect"] * 2, *["alias.protect"] * 3]
+
+
 def test_a_rule_that_is_not_named_stays_as_it_is(world: World) -> None:
     change = world.admin.set_namespace_rules
     assert change("acme", NamespaceRules(keep_versions=3)).keep_days == 30
@@ -289,3 +320,8 @@ def test_a_rule_that_is_not_named_stays_as_it_is(world: World) -> None:
     assert rules == NamespaceRules(keep_days=5) == world.admin.namespace_rules("acme")
     details = [line.detail for line in world.admin.audit_log(namespace="acme").items]
     assert details[-1] == {"keep_versions": 3}
+    for alias in ("a", "b"):
+        world.admin.protect("acme", alias, protected=True)
+    assert world.admin.protect("acme", "a", protected=False).protected_aliases == ("b",)
+    with refused(RefError):
+        world.admin.protect("acme", "A", protected=True)

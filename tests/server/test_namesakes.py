@@ -38,6 +38,9 @@ def test_a_bare_name_is_refused_as_soon_as_another_namespace_has_it(
         with pytest.raises(RefError, match=f"^REG005 zh-lang may mean {names}$") as caught:
             registry.resolve(parsed(bare))
         assert "write the namespace" in caught.value.hint
+    with pytest.raises(RefError, match=f"^REG005 zh-lang may mean {names}$"):
+        registry.show(version.adapter, bare=True)
+    assert registry.show(version.adapter).versions == (version,)
     for whole in ("default/zh-lang", "acme/zh-lang:latest", f"zh-lang@{version.digest}"):
         assert registry.resolve(parsed(whole)).version.digest == version.digest
 

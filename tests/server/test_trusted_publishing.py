@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 
-from adapter_folder import push, write_adapter
+from adapter_folder import manifest_of, push, write_adapter
 from oidc_issuer import AUDIENCE, LocalIssuer, running_issuer
 from rankloom.errors import (
     AuthError,
@@ -26,8 +26,16 @@ from rankloom.errors import (
     RefError,
     RegistryError,
 )
+from rankloom.ref import AdapterName
 from rankloom.registry.http import HttpRegistry
-from rankloom.registry.wire import AuditEntry, NamespaceRules, TrustRequest
+from rankloom.registry.wire import (
+    AliasRequest,
+    AuditEntry,
+    NamespaceRules,
+    Remarks,
+    TrustRequest,
+    UploadRequest,
+)
 from rankloom_server import auth, db, publishers
 from rankloom_server.access import LOCAL
 from rankloom_server.models import SHOWN_TOKEN, TOKEN
@@ -255,6 +263,43 @@ def test_every_namespace_that_trusts_a_job_is_opened_and_no_other(
     for namespace in ("one", "two"):
         push(job, folder, f"{namespace}/zh")
     refused(ForbiddenError, lambda: push(job, folder, "three/zh"))
+
+
+def test_a_job_may_be_trusted_with_one_adapter(world: World, tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "adapter")
+    other = push(world.admin, folder, "acme/qa")
+    longest = "z" * 96
+    for name in ("zh", longest):
+        made = world.admin.trust("acme", TRUST.model_copy(update={"adapter": name}))
+        assert (made.namespace, made.adapter) == ("acme", name)
+    assert made in world.admin.trusted_publishers("acme").items
+    assert world.admin.trusted_publishers("ac_e").items == ()
+    job = world.mint()
+    for name in ("zh", longest):
+        version = push(job, folder, f"acme/{name}")
+        job.set_alias(version.adapter, "prod", AliasRequest(digest=version.digest))
+    open_elsewhere = world.admin.open_upload(
+        AdapterName("acme", "new"), UploadRequest(manifest=manifest_of(folder))
+    )
+    elsewhere = AliasRequest(digest=other.digest)
+    for call in (
+        lambda: push(job, folder, "acme/zh2"),
+        lambda: job.set_alias(other.adapter, "prod", elsewhere),
+        lambda: job.remark(other.adapter, other.digest, Remarks(deprecated="x")),
+    ):
+        refused(ForbiddenError, call, r"may not push \S+ in namespace acme")
+    refused(NotFoundError, lambda: job.publish(open_elsewhere.id), "no upload")
+    world.admin.distrust("acme", made.id)
+    refused(AuthError, lambda: push(job, folder, "acme/zh"))
+    job = world.mint()
+    refused(ForbiddenError, lambda: push(job, folder, f"acme/{longest}"))
+    assert push(job, folder, "acme/zh").digest == version.digest
+    grants = [
+        line.detail["may"]
+        for line in world.admin.audit_log(namespace="acme").items
+        if line.action == "token.mint"
+    ]
+    assert grants == ["push:acme/zh", f"push:acme/zh push:acme/{longest}"]
 
 
 def test_trust_is_listed_given_once_and_taken_back_with_its_tokens(world: World) -> None:

@@ -21,14 +21,14 @@ def token() -> None:
 
 @token.command()
 @click.argument("name")
-@click.argument("grants", nargs=-1, required=True, metavar="SCOPE[:NAMESPACE]...")
+@click.argument("grants", nargs=-1, required=True, metavar="SCOPE[:NAMESPACE[/ADAPTER]]...")
 @click.option("--days", type=click.IntRange(1, 3650), help="Its life; without, until revoked.")
 @options.as_json
 def create(name: str, grants: tuple[str, ...], days: int | None, *, as_json: bool) -> None:
     """Make a token and show it once, e.g. for read push:acme.
 
     The scopes are read, push and admin; none includes another. Without a namespace they hold
-    everywhere.
+    everywhere; push:acme/zh is for one adapter.
     """
     from datetime import UTC, datetime, timedelta
 

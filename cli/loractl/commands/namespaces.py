@@ -91,14 +91,14 @@ def set_rules(
     if require_signature is not None:
         changed["required_signers"] = by
     known = ref.check_name(name, "namespace")
+    aliases = {ref.check_name(one, "alias"): True for one in protect}
+    aliases |= {ref.check_name(one, "alias"): False for one in unprotect}
     with Client() as client:
-        if protect or unprotect:
-            before = client.registry.namespace_rules(known).protected_aliases
-            aliases = ({*before} | {*protect}) - {*unprotect}
-            changed["protected_aliases"] = tuple(
-                ref.check_name(one, "alias") for one in sorted(aliases)
-            )
-        rules = client.registry.set_namespace_rules(known, NamespaceRules(**changed))
+        if changed:
+            client.registry.set_namespace_rules(known, NamespaceRules(**changed))
+        for alias, protected in aliases.items():
+            client.registry.protect(known, alias, protected=protected)
+        rules = client.registry.namespace_rules(known)
     _print(name, rules, as_json=as_json)
 
 
@@ -108,10 +108,9 @@ def set_rules(
 @click.option("--repository", required=True, metavar="OWNER/REPO", help="Where its workflow is.")
 @click.option("--workflow", required=True, metavar="FILE", help="E.g. publish.yml.")
 @click.option("--environment", default="", help="The job's environment; without, any.")
+@click.option("--adapter", help="The only adapter that they may push; without, all.")
 @options.as_json
-def trust(
-    name: str, issuer: str, repository: str, workflow: str, environment: str, *, as_json: bool
-) -> None:
+def trust(name: str, *, as_json: bool, **given: str | None) -> None:
     """Let jobs of a workflow in CI push to a namespace, without a token that is kept."""
     from pydantic import ValidationError
 
@@ -121,9 +120,7 @@ def trust(
     from rankloom.sdk import Client
 
     try:
-        request = TrustRequest(
-            issuer=issuer, repository=repository, workflow=workflow, environment=environment
-        )
+        request = TrustRequest.model_validate(given)
     except ValidationError as error:
         found = error.errors()[0]
         message = f"this is no workflow: {found['loc'][0]}: {found['msg']}"
@@ -151,13 +148,13 @@ def trusted(name: str, *, as_json: bool) -> None:
     if as_json:
         output.as_json([output.dump(one) for one in found])
     else:
-        columns = ("number", "issuer", "repository", "workflow", "environment")
+        columns = ("number", "issuer", "repository", "workflow", "environment", "may push")
         output.table(columns, map(_publisher_row, found))
 
 
 def _publisher_row(one: TrustedPublisher) -> tuple[str, ...]:
     where = (one.issuer, one.repository, one.workflow, one.environment or "any environment")
-    return (str(one.id), *where)
+    return (str(one.id), *where, one.adapter or "everything")
 
 
 @namespace.command()

@@ -61,6 +61,7 @@ def _two(text: str) -> tuple[float, float]:
     "-o", "--output", "recipe", type=_FILE, metavar="FILE.yaml", help="Write the recipe there."
 )
 @click.option("--plot", type=_FILE, metavar="FILE.svg", help="Draw the scores trial by trial.")
+@options.offline
 @options.as_json
 def tune(
     refs: tuple[str, ...],

@@ -132,7 +132,7 @@ def find(connection: sa.Connection, upload_id: str, actor: Actor) -> sa.RowMappi
         NotFoundError: there is no such upload, or not for this actor.
     """
     row = get(connection, upload_id)
-    if not actor.may(Scope.PUSH, row["namespace"]):
+    if not actor.may(Scope.PUSH, row["namespace"], row["name"]):
         raise _no_upload(upload_id)
     return row
 

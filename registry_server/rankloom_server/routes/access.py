@@ -52,6 +52,23 @@ def set_namespace_rules(
     return service.set_namespace_rules(refs.check_name(namespace, "namespace"), body)
 
 
+@router.put("/namespaces/{namespace}/rules/protected-aliases/{alias}")
+def protect(service: Admin, namespace: str, alias: str) -> wire.NamespaceRules:
+    """Let only who administers the namespace move an alias, and leave other aliases as they are."""
+    return _protect(service, namespace, alias, protected=True)
+
+
+@router.delete("/namespaces/{namespace}/rules/protected-aliases/{alias}")
+def unprotect(service: Admin, namespace: str, alias: str) -> wire.NamespaceRules:
+    """Let those who push move an alias again, and leave other aliases as they are."""
+    return _protect(service, namespace, alias, protected=False)
+
+
+def _protect(service: Admin, namespace: str, alias: str, *, protected: bool) -> wire.NamespaceRules:
+    known = refs.check_name(namespace, "namespace")
+    return service.protect(known, refs.check_name(alias, "alias"), protected=protected)
+
+
 @router.get("/namespaces/{namespace}/publishers")
 def trusted_publishers(service: Admin, namespace: str) -> wire.TrustedPublishers:
     """List the jobs of CI that a namespace trusts."""

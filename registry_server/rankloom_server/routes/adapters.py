@@ -31,9 +31,9 @@ def list_adapters(
 
 
 @router.get(_ONE)
-def show(service: Reader, adapter: AdapterDep) -> wire.AdapterDetail:
-    """Return an adapter with all its versions, newest first."""
-    return service.show(adapter)
+def show(service: Reader, adapter: AdapterDep, *, bare: bool = False) -> wire.AdapterDetail:
+    """Return an adapter with all its versions, newest first; ``bare`` as for ``resolve``."""
+    return service.show(adapter, bare=bare)
 
 
 def _ref(

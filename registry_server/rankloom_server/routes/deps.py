@@ -64,12 +64,13 @@ ActorDep = Annotated[Actor, Depends(actor_of)]
 def _require(scope: Scope) -> Callable[[Request, Service, Actor], Service]:
     """Return what gives a route the service as the caller may use it, or refuses.
 
-    The scope is needed in the namespace of the route's path; where it names none, in any.
+    The scope is needed for the adapter, or else in the namespace, of the route's path; where it
+    names neither, in any.
     """
 
     def check(request: Request, service: ServiceDep, actor: ActorDep) -> Service:
-        namespace = request.path_params.get("namespace")
-        auth.authorise(service.engine, actor, scope, namespace)
+        path = request.path_params
+        auth.authorise(service.engine, actor, scope, path.get("namespace"), path.get("name"))
         return service.for_actor(actor)
 
     return check

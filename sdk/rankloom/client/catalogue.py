@@ -123,8 +123,13 @@ class Catalogue(Session):
         return self.registry.remark(version.adapter, version.digest, said)
 
     def show(self, name: str) -> AdapterDetail:
-        """Return an adapter with all its versions, newest first."""
-        return self.registry.show(ref.AdapterName.parse(name))
+        """Return an adapter with all its versions, newest first.
+
+        Raises:
+            NotFoundError: there is no such adapter.
+            RefError: the name is malformed, or (REG005) may mean several adapters.
+        """
+        return self.registry.show(ref.AdapterName.parse(name), bare="/" not in name)
 
     def alias(self, name: str, alias: str, *, expected: str | None = None) -> AliasMove:
         """Let ``alias`` name the version that the ref ``name`` resolves to.

@@ -92,9 +92,10 @@ class HttpRegistry:
         params = {"namespace": namespace, "query": query, "limit": limit, "after": after}
         return self._send(wire.Page, "GET", "/adapters", params=params)
 
-    def show(self, adapter: AdapterName) -> wire.AdapterDetail:
+    def show(self, adapter: AdapterName, *, bare: bool = False) -> wire.AdapterDetail:
         """Return one adapter with its versions."""
-        return self._send(wire.AdapterDetail, "GET", _path(adapter))
+        params = {"bare": bare or None}
+        return self._send(wire.AdapterDetail, "GET", _path(adapter), params=params)
 
     def search(
         self, query: wire.VersionQuery, *, limit: int = 50, after: int | None = None
@@ -167,6 +168,11 @@ class HttpRegistry:
     ) -> wire.NamespaceRules:
         """Set those rules of a namespace that are named, leave the others; return all of them."""
         return self._send(wire.NamespaceRules, "PATCH", f"{_namespace(namespace)}/rules", rules)
+
+    def protect(self, namespace: str, alias: str, *, protected: bool) -> wire.NamespaceRules:
+        """Protect one alias, or do so no longer; return all rules."""
+        where = f"{_namespace(namespace)}/rules/protected-aliases/{_quoted(alias)}"
+        return self._send(wire.NamespaceRules, "PUT" if protected else "DELETE", where)
 
     def trusted_publishers(self, namespace: str) -> wire.TrustedPublishers:
         """Return the jobs of CI that a namespace trusts."""

@@ -60,8 +60,11 @@ class Registry(Protocol):
     ) -> Page:
         """Return one page of the catalogue in name order, starting behind ``after``."""
 
-    def show(self, adapter: AdapterName) -> AdapterDetail:
-        """Return one adapter with all its versions."""
+    def show(self, adapter: AdapterName, *, bare: bool = False) -> AdapterDetail:
+        """Return one adapter with all its versions.
+
+        ``bare``: its namespace was supposed, so that no other may have the name (REG005).
+        """
 
     def search(
         self, query: VersionQuery, *, limit: int = 50, after: int | None = None
@@ -109,6 +112,9 @@ class Registry(Protocol):
 
     def set_namespace_rules(self, namespace: str, rules: NamespaceRules) -> NamespaceRules:
         """Set those rules of a namespace that are named, leave the others; return all of them."""
+
+    def protect(self, namespace: str, alias: str, *, protected: bool) -> NamespaceRules:
+        """Protect one alias, or do so no longer, and leave all others; return all rules."""
 
     def trusted_publishers(self, namespace: str) -> TrustedPublishers:
         """Return the jobs of CI that a namespace trusts, oldest first."""

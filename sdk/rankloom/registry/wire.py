@@ -311,7 +311,7 @@ class Remarks(Message):
 
 
 class TokenRequest(Message):
-    """Make a token; ``grants`` are ``read``, ``push``, ``admin``, or e.g. ``push:acme``."""
+    """Make a token; ``grants`` are e.g. ``read``, ``admin:acme`` and ``push:acme/zh``."""
 
     name: Name
     grants: Annotated[tuple[str, ...], Field(min_length=1, max_length=100)]
@@ -371,7 +371,7 @@ class NamespaceRules(Message):
 
 
 class TrustRequest(Message):
-    """Trust a job of CI to push to a namespace.
+    """Trust a job of CI to push to a namespace, or only to one adapter of it.
 
     Attributes:
         issuer: who vouches for the job: ``github``, ``gitlab``, or what the server is set to know.
@@ -379,6 +379,7 @@ class TrustRequest(Message):
         workflow: its file: ``publish.yml`` of GitHub's ``.github/workflows``, or GitLab's
             ``.gitlab-ci.yml`` with its path.
         environment: the job's environment; empty: whatever it is.
+        adapter: the name of the only adapter that it may push; ``None``: all of the namespace.
     """
 
     issuer: Name
@@ -389,6 +390,7 @@ class TrustRequest(Message):
         str, StringConstraints(max_length=255, pattern=r"^[A-Za-z0-9._/-]*\.ya?ml$")
     ]
     environment: Annotated[str, StringConstraints(max_length=255, pattern=r"^[^\x00]*$")] = ""
+    adapter: Name | None = None
 
 
 class TrustedPublisher(TrustRequest):
