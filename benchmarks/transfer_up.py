@@ -103,13 +103,11 @@ def rankloom(plan: Plan) -> Callable[[], None]:
     from rankloom.registry.wire import UploadRequest
 
     registry = HttpRegistry(plan["registry"], plan["token"])
-    folder = Path(plan["folder"])
+    folder, name = Path(plan["folder"]), AdapterName("default", "uploads")
 
     def push(names: list[str]) -> None:
-        manifest = Manifest(files=entries(folder, [folder / name for name in names]))
-        request = UploadRequest(manifest=manifest)
-        upload = registry.open_upload(AdapterName("default", "uploads"), request)
-        send(registry, folder, manifest, upload)
+        manifest = Manifest(files=entries(folder, [folder / digest for digest in names]))
+        send(registry, folder, name, UploadRequest(manifest=manifest))
 
     def work() -> None:
         for at in range(0, len(plan["digests"]), FILES):

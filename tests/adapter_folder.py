@@ -101,7 +101,7 @@ def send(folder: Path, upload: Upload) -> int:
     files = {entry.digest: entry for entry in manifest_of(folder).files}
     for target in upload.missing:
         entry = files[target.digest]
-        sending.put(folder / entry.path, entry.size, target)
+        assert sending.put(folder / entry.path, entry.size, target) is None
     return len(upload.missing)
 
 
@@ -116,6 +116,4 @@ def push(
 ) -> Version:
     """Push a folder in the three steps of the protocol."""
     request = UploadRequest(manifest=manifest_of(folder, made_for), base=base, card=card)
-    upload = registry.open_upload(AdapterName.parse(name), request)
-    send_all(registry, folder, request.manifest, upload)
-    return registry.publish(upload.id)
+    return registry.publish(send_all(registry, folder, AdapterName.parse(name), request))

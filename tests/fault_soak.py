@@ -31,8 +31,9 @@ from adapter_folder import manifest_of, write_adapter
 from fault_proxy import FaultProxy, running
 from rankloom.errors import ConflictError, IntegrityError, NotFoundError, RankloomError
 from rankloom.ref import AdapterName, VersionRef
-from rankloom.registry import sending, transfer
+from rankloom.registry import transfer
 from rankloom.registry.http import HttpRegistry
+from rankloom.registry.push import send
 from rankloom.registry.wire import AliasRequest, NamespaceRules, UploadRequest, Version
 from rankloom_server import auth, fsck
 from rankloom_server.access import LOCAL, Grant, Scope
@@ -167,14 +168,10 @@ class Worker:
         folder = self._random.choice(self._soak.folders)
         manifest = manifest_of(folder)
         name = self._random.choice(NAMES)
-        upload = registry.open_upload(name, UploadRequest(manifest=manifest))
-        files = {entry.digest: entry for entry in manifest.files}
-        for target in upload.missing:
-            entry = files[target.digest]
-            sending.put(folder / entry.path, entry.size, target)
+        upload = send(registry, folder, name, UploadRequest(manifest=manifest))
         if self._random.random() < 0.1:
             return  # and never comes back
-        version = registry.publish(upload.id)
+        version = registry.publish(upload)
         if version.digest != manifest.digest:
             self._soak.books.broken.append(f"pushed {manifest.digest}, got {version.digest}")
         self._soak.books.note(version)

@@ -46,9 +46,10 @@ def ends_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange, "LIFE", timedelta(seconds=0.5))
     send = push.send
 
-    def slow(*given: object) -> None:
-        send(*given)  # type: ignore[arg-type]
+    def slow(*given: object) -> str:
+        upload = send(*given)  # type: ignore[arg-type]
         sleep(0.6)
+        return upload
 
     monkeypatch.setattr(push, "send", slow)
 

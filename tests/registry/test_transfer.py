@@ -1,6 +1,7 @@
 """Blobs over real sockets: right bytes arrive, wrong ones leave nothing behind."""
 
 import hashlib
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from rankloom.errors import IntegrityError, NotFoundError, RegistryError, UploadCorruptError
-from rankloom.registry import sending, transfer
+from rankloom.registry import connection, patience, sending, transfer
+from rankloom.registry.connection import Span
 from rankloom.registry.tally import Tally
-from rankloom.registry.wire import PutTarget
+from rankloom.registry.wire import PartTarget, PutTarget
 
 DATA = bytes(range(256)) * 4096
 DIGEST = "sha256:" + hashlib.sha256(DATA).hexdigest()
@@ -19,9 +21,13 @@ DIGEST = "sha256:" + hashlib.sha256(DATA).hexdigest()
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
-def body(data: bytes, *, status: int = 200, promised: int | None = None) -> Answer:
+def body(
+    data: bytes, *, status: int = 200, promised: int | None = None, retry_after: str | None = None
+) -> Answer:
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(status)
+        if retry_after is not None:
+            handler.send_header("Retry-After", retry_after)
         handler.send_header("Content-Length", str(len(data) if promised is None else promised))
         handler.end_headers()
         handler.wfile.write(data)
@@ -110,18 +116,19 @@ def test_a_cut_connection_is_tried_again(site: Site, tmp_path: Path) -> None:
 
 
 def test_a_connection_that_is_always_cut_is_reported(site: Site, tmp_path: Path) -> None:
-    site.answers = [body(DATA[:1000], promised=len(DATA))] * 4
+    site.answers = [body(DATA[:1000], promised=len(DATA))] * 5
     with pytest.raises(RegistryError, match="cannot be reached"):
         get(site.url, tmp_path / "blob")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_store_that_is_busy_is_asked_again_and_then_reported(site: Site, tmp_path: Path) -> None:
-    site.answers = [body(b"", status=503), body(b"", status=429), body(DATA)]
+    busy = [body(b"", status=status, retry_after="0") for status in (503, 429)]
+    site.answers = [*busy, body(DATA)]
     get(site.url, tmp_path / "blob")
     assert (tmp_path / "blob").read_bytes() == DATA
     (tmp_path / "blob").unlink()
-    site.answers = [body(b"", status=503)] * 4
+    site.answers = busy[:1] * 5
     with pytest.raises(RegistryError, match="503"):
         get(site.url, tmp_path / "blob")
     assert (list(tmp_path.iterdir()), site.answers) == ([], [])
@@ -175,10 +182,8 @@ def test_a_put_sends_the_signed_headers_and_every_byte(site: Site, tmp_path: Pat
     ("status", "error"),
     [
         (412, None),
-        (409, None),
         (400, UploadCorruptError),
-        (403, RegistryError),
-        (500, RegistryError),
+        (405, RegistryError),
     ],
 )
 def test_what_a_store_says_to_a_put(
@@ -188,10 +193,103 @@ def test_what_a_store_says_to_a_put(
     site.answers = [body(b"why", status=status)]
     target = PutTarget(digest=DIGEST, url=site.url)
     if error is None:
-        sending.put(tmp_path / "blob", len(DATA), target)
+        assert sending.put(tmp_path / "blob", len(DATA), target) is None
     else:
         with pytest.raises(error, match="why"):
             sending.put(tmp_path / "blob", len(DATA), target)
+
+
+EXPIRED = b"<Error><Code>ExpiredToken</Code></Error>"
+
+
+@pytest.mark.parametrize(("status", "said"), [(401, b""), (403, b""), (404, b""), (400, EXPIRED)])
+def test_a_put_says_that_it_needs_a_fresh_url(
+    site: Site, tmp_path: Path, status: int, said: bytes
+) -> None:
+    (tmp_path / "blob").write_bytes(DATA)
+    site.answers = [body(said, status=status)]
+    refusal = sending.put(tmp_path / "blob", len(DATA), PutTarget(digest=DIGEST, url=site.url))
+    assert isinstance(refusal, RegistryError)
+    assert f"refused blob: {status}" in str(refusal)
+
+
+SILENT = b"<Error><Code>RequestTimeout</Code></Error>"
+BUSY = [(code, b"SlowDown") for code in (408, 409, 429, 500, 502, 503, 504)] + [(400, SILENT)]
+
+
+@pytest.fixture
+def puts(site: Site, tmp_path: Path) -> dict[str, Callable[[Tally], object]]:
+    """Both ways to send: a blob, and all of it but its first bytes as a part."""
+    source = tmp_path / "blob"
+    source.write_bytes(DATA)
+    part, span = PartTarget(number=2, url=site.url), Span(1000, len(DATA) - 1000)
+    return {
+        "blob": lambda tally: sending.put(
+            source, len(DATA), PutTarget(digest=DIGEST, url=site.url), tally
+        ),
+        "part": lambda tally: sending.put_part(source, span, part, tally),
+    }
+
+
+@pytest.mark.parametrize("kind", ["blob", "part"])
+def test_a_put_to_a_busy_store_is_tried_again(
+    site: Site, puts: dict[str, Callable[[Tally], object]], kind: str
+) -> None:
+    put, data = puts[kind], DATA if kind == "blob" else DATA[1000:]
+    counted: list[int] = []
+    for status, said in BUSY:
+        site.requests.clear()
+        site.answers = [body(said, status=status, retry_after="0")] * 4 + [body(b"")]
+        assert put(Tally(len(data), lambda done, _: counted.append(done))) is None
+        assert [sent for _, sent, _ in site.requests] == [data] * 5
+        assert counted[-1] == max(counted) == len(data)
+    site.answers = [body(b"SlowDown", status=503, retry_after="0")] * 5
+    doubt = put(Tally(len(data), lambda done, _: counted.append(done)))
+    assert "is busy: it answered 503 SlowDown" in str(doubt)
+    assert (counted[-1], site.answers) == (0, [])
+
+
+def test_what_a_failing_store_kept_is_not_an_error(
+    site: Site, puts: dict[str, Callable[[Tally], object]]
+) -> None:
+    failed = body(b"InternalError", status=500, retry_after="0")
+    site.answers = [failed, body(b"", status=412)]
+    assert puts["blob"](Tally(len(DATA), None)) is None
+    site.answers = [failed, body(b"", status=412)]
+    with pytest.raises(RegistryError, match="412"):  # nobody asked for that of a part
+        puts["part"](Tally(len(DATA), None))
+
+
+def test_a_store_is_left_alone_as_long_as_it_asks(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(patience, "sleep", pauses.append)
+    asked = ["7", "99999", None, "Wed, 21 Oct 2026 07:28:00 GMT"]
+    site.answers = [body(b"", status=503, retry_after=given) for given in asked] + [body(DATA)]
+    get(site.url, tmp_path / "blob")
+    assert 7 <= pauses[0] < 11
+    assert patience.LONGEST_PAUSE <= pauses[1] < 2 * patience.LONGEST_PAUSE
+    assert 1 <= pauses[2] < pauses[3] < 4, "each wait is longer than the one before"
+
+
+def test_what_counts_as_sent_is_not_only_in_the_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a slow line megabytes in the kernel are minutes, in which an answer cannot come."""
+    monkeypatch.setattr(connection, "_SECONDS", 0.3)
+    with (tmp_path / "blob").open("w+b") as source, socket.socket() as listening:
+        source.truncate(8 << 20)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/blob"
+        with pytest.raises(TimeoutError):
+            connection.put(url, source, Span(0, 8 << 20), {}, lambda _: None)
+        peer, _ = listening.accept()
+        with peer:
+            arrived = sum(map(len, iter(lambda: peer.recv(1 << 20), b"")))
+    assert arrived < 1 << 20
 
 
 def test_file_urls_are_verified_as_well(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def begin(registry: HttpRegistry, folder: Path) -> tuple[Upload, str]:
     upload = registry.open_upload(NAME, UploadRequest(manifest=manifest_of(folder)))
     for target in upload.missing:
         source = folder / "adapter_config.json"
-        sending.put(source, source.stat().st_size, target)
+        assert sending.put(source, source.stat().st_size, target) is None
     (large,) = upload.large
     assert large.part_bytes == PART
     return upload, large.digest
@@ -84,7 +84,8 @@ def begin(registry: HttpRegistry, folder: Path) -> tuple[Upload, str]:
 
 def put(source: Path, part: PartTarget) -> bool:
     at, size = (part.number - 1) * PART, source.stat().st_size
-    return sending.put_part(source, Span(at, min(PART, size - at)), part, Tally(size, None))
+    span = Span(at, min(PART, size - at))
+    return sending.put_part(source, span, part, Tally(size, None)) is None
 
 
 def test_an_embedded_registry_takes_every_blob_whole(folder: Path, tmp_path: Path) -> None:

@@ -19,9 +19,7 @@ NAME = AdapterName("default", "zh")
 
 def push(registry: Registry, folder: Path, semver: str | None) -> Version:
     request = UploadRequest(manifest=manifest_of(folder), semver=semver)
-    upload = registry.open_upload(NAME, request)
-    send(registry, folder, request.manifest, upload)
-    return registry.publish(upload.id)
+    return registry.publish(send(registry, folder, NAME, request))
 
 
 def resolved(registry: Registry, text: str) -> str | None:
@@ -53,14 +51,13 @@ def test_two_who_push_one_semantic_version_cannot_both_succeed(
     registry: Registry, tmp_path: Path
 ) -> None:
     folders = [write_adapter(tmp_path / f"a{seed}", seed=seed) for seed in range(2)]
-    uploads = []
+    uploads = []  # neither is a version yet
     for folder in folders:
         request = UploadRequest(manifest=manifest_of(folder), semver="1.0.0")
-        uploads.append(registry.open_upload(NAME, request))  # neither is a version yet
-        send(registry, folder, request.manifest, uploads[-1])
-    assert registry.publish(uploads[0].id).semver == "1.0.0"
+        uploads.append(send(registry, folder, NAME, request))
+    assert registry.publish(uploads[0]).semver == "1.0.0"
     with pytest.raises(ConflictError, match="REG004"):
-        registry.publish(uploads[1].id)
+        registry.publish(uploads[1])
     assert [item.number for item in registry.show(NAME).versions] == [1]
 
 
@@ -73,9 +70,8 @@ def test_nobody_changes_what_another_is_about_to_publish(
         registry.open_upload(NAME, UploadRequest(manifest=manifest, semver=semver, card=card))
         for semver, card in (("1.0.0", "ours"), ("2.0.0", None), (None, None))
     )
-    send(registry, tmp_path / "a", manifest, first)
     again = UploadRequest(manifest=manifest, semver="1.0.0", card="ours")
-    assert registry.open_upload(NAME, again).id == first.id
+    assert send(registry, tmp_path / "a", NAME, again) == first.id
     assert registry.publish(third.id).semver is None
     assert registry.publish(first.id).semver == "1.0.0"
     assert registry.show(NAME).card == "ours"

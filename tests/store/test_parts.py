@@ -59,7 +59,8 @@ def missing(store: Store, declared: list[str] = PARTS) -> dict[int, PartTarget]:
 
 def put(source: Path, target: PartTarget) -> bool:
     begin, size = (target.number - 1) * PART, source.stat().st_size
-    return sending.put_part(source, Span(begin, min(PART, size - begin)), target, Tally(size, None))
+    span = Span(begin, min(PART, size - begin))
+    return sending.put_part(source, span, target, Tally(size, None)) is None
 
 
 def send(door: Door, source: Path, tally: Tally | None = None) -> None:

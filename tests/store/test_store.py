@@ -10,7 +10,7 @@ import urllib3
 from pydantic import SecretStr
 
 from rankloom import digest as digests
-from rankloom.errors import IntegrityError, NotFoundError, RegistryError, UploadCorruptError
+from rankloom.errors import IntegrityError, NotFoundError, UploadCorruptError
 from rankloom.registry import http, sending, transfer
 from rankloom_server.settings import Settings
 from rankloom_server.store import s3
@@ -25,7 +25,7 @@ def _upload(store: Store, tmp_path: Path, data: bytes = BLOB) -> None:
     source = tmp_path / "source"
     source.write_bytes(data)
     digest = digests.of_bytes(data)
-    sending.put(source, len(data), store.presign_put(digest, len(data)))
+    assert sending.put(source, len(data), store.presign_put(digest, len(data))) is None
 
 
 def _put(store: Store, data: bytes, *, size: int = len(BLOB), **headers: str) -> int:
@@ -118,7 +118,8 @@ def test_damaged_bytes_can_be_replaced(store: Store, tmp_path: Path) -> None:
     _upload(store, tmp_path)
     source = tmp_path / "again"
     source.write_bytes(BLOB)
-    sending.put(source, len(BLOB), store.presign_put(DIGEST, len(BLOB), replace=True))
+    target = store.presign_put(DIGEST, len(BLOB), replace=True)
+    assert sending.put(source, len(BLOB), target) is None
     assert b"".join(store.read(DIGEST)) == BLOB
 
 
@@ -153,8 +154,8 @@ def test_a_forged_signature_is_refused(strict: Store, tmp_path: Path) -> None:
     forged = target.model_copy(update={"url": target.url[:-1] + ("0" if last != "0" else "1")})
     source = tmp_path / "source"
     source.write_bytes(BLOB)
-    with pytest.raises(RegistryError, match="403"):
-        sending.put(source, len(BLOB), forged)
+    refusal = sending.put(source, len(BLOB), forged)
+    assert "403" in str(refusal)
     assert strict.size(DIGEST) is None
 
 

@@ -10,14 +10,15 @@ import atexit
 import contextlib
 import functools
 import http.client
+import socket
 import ssl
 import threading
-import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from rankloom.errors import RegistryError, UploadCorruptError
+from rankloom.errors import UploadCorruptError
+from rankloom.registry.patience import BROKEN, check_busy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -29,11 +30,9 @@ _SECONDS: Final = 60.0
 _SLICE: Final = 4 << 20
 """Bytes sent between two counts of progress."""
 
-BROKEN: Final = (http.client.HTTPException, OSError)
-"""What a broken connection raises."""
-
-_ATTEMPTS: Final = 4
-_PAUSE_SECONDS: Final = 0.1
+_UNSENT: Final = 256 << 10
+"""Bytes that wait in the kernel for the line. It would take megabytes, which a slow line carries
+in minutes: silent ones, for who waits for the answer."""
 
 _lock = threading.Lock()
 _idle: list[tuple[str, http.client.HTTPConnection]] = []
@@ -52,12 +51,14 @@ def get(url: str, headers: Mapping[str, str] | None = None) -> Iterator[http.cli
     """Ask for a URL; the answer's body is read inside the block.
 
     Raises:
+        BusyError: the store cannot serve now.
         OSError: the connection broke (or an ``HTTPException``).
     """
     place = urlsplit(url)
     with _connection(place) as connection:
         connection.request("GET", _target(place), headers=dict(headers or {}))
         with connection.getresponse() as response:
+            check_busy(response.status, response.headers["Retry-After"])
             yield response
             if not response.isclosed():  # an unread rest would be taken for the next answer
                 connection.close()
@@ -73,6 +74,7 @@ def put(
     """Send bytes of a file; return status and text of the answer.
 
     Raises:
+        BusyError: the store cannot take them now.
         OSError: the connection broke (or an ``HTTPException``).
         UploadCorruptError: the file is shorter than it was.
     """
@@ -84,14 +86,31 @@ def put(
                 connection.putheader(name, value)
         connection.putheader("Content-Length", str(span.size))
         connection.endheaders()
-        try:
-            _send(connection, source, span, count)
-        except ConnectionError:
-            # A store that refuses says why before it hangs up; without that, it is broken.
-            with contextlib.suppress(*BROKEN):
-                return _answer(connection)
-            raise
-        return _answer(connection)
+        answer = _send_and_hear(connection, source, span, count)
+        check_busy(answer.status, answer.retry_after, answer.text)
+        return answer.status, answer.text
+
+
+class _Answer(NamedTuple):
+    status: int
+    text: str
+    retry_after: str | None
+
+
+def _send_and_hear(
+    connection: http.client.HTTPConnection,
+    source: IO[bytes],
+    span: Span,
+    count: Callable[[int], None],
+) -> _Answer:
+    try:
+        _send(connection, source, span, count)
+    except ConnectionError:
+        # A store that refuses says why before it hangs up; without that, it is broken.
+        with contextlib.suppress(*BROKEN):
+            return _hear(connection)
+        raise
+    return _hear(connection)
 
 
 def _send(
@@ -100,6 +119,8 @@ def _send(
     span: Span,
     count: Callable[[int], None],
 ) -> None:
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
     offset, end = span.begin, span.begin + span.size
     while offset < end:
         wanted = min(_SLICE, end - offset)
@@ -112,40 +133,12 @@ def _send(
         count(sent)
 
 
-def _answer(connection: http.client.HTTPConnection) -> tuple[int, str]:
+def _hear(connection: http.client.HTTPConnection) -> _Answer:
     with connection.getresponse() as response:
         text = response.read(1 << 16).decode("utf-8", "replace")
         if not response.isclosed():
             connection.close()
-        return response.status, text
-
-
-def persist(url: str, attempt: Callable[[], None], position: Callable[[], int] = lambda: 0) -> None:
-    """Repeat a transfer when the connection breaks; what advances may break as often as it likes.
-
-    Raises:
-        RegistryError: it broke several times at the same position.
-    """
-    failed, reached = 0, position()
-    while True:
-        try:
-            attempt()
-        except BROKEN as error:
-            failed = failed + 1 if position() == reached else 1
-            reached = position()
-            if failed == _ATTEMPTS:
-                raise _unreachable(url, error) from error
-            time.sleep(_PAUSE_SECONDS * (failed - 1))  # a connection may just have been idle long
-        else:
-            return
-
-
-def _unreachable(url: str, error: Exception) -> RegistryError:
-    host = urlsplit(url).netloc
-    why = str(error) or type(error).__name__
-    message = f"the store at {host} cannot be reached: {why}"
-    hint = "check the network and try again; it goes on where it was"
-    return RegistryError(message, hint=hint)
+        return _Answer(response.status, text, response.headers["Retry-After"])
 
 
 def local_path(url: str) -> Path:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from rankloom.errors import RegistryError, error_class
 from rankloom.finding import Finding
 from rankloom.registry import wire
+from rankloom.registry.patience import asked_pause
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +27,6 @@ M = TypeVar("M", bound="Message")
 
 # A server answers "not yet" long before, where its work takes longer.
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0, read=60.0)
-_MAX_PAUSE_SECONDS = 30.0
 
 
 class HttpRegistry:
@@ -72,7 +72,7 @@ class HttpRegistry:
         """Turn an upload into a version, however long that takes."""
         where = f"/uploads/{_quoted(upload_id)}/publish"
         while (response := self._request("POST", where)).status_code == HTTPStatus.ACCEPTED:
-            time.sleep(_pause(response))
+            time.sleep(asked_pause(response.headers.get("Retry-After")) or 1.0)
         return self._read(wire.Version, response)
 
     def resolve(self, ref: VersionRef) -> wire.ResolvedVersion:
@@ -293,12 +293,6 @@ def _named(ref: VersionRef) -> dict[str, Any]:
     """Return the query that names a version."""
     params = {"alias": ref.alias, "number": ref.number, "digest": ref.digest, "semver": ref.semver}
     return params | ({"bare": True} if ref.bare else {})
-
-
-def _pause(response: httpx.Response) -> float:
-    """Return how many seconds a server asks to wait, within reason."""
-    given = response.headers.get("Retry-After", "")
-    return min(float(given), _MAX_PAUSE_SECONDS) if given.isdecimal() else 1.0
 
 
 def _error(response: httpx.Response, url: str) -> RankloomError:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rankloom.errors import RegistryError
-from rankloom.registry import crew, parts, sending
+from rankloom.registry import parts, sending
+from rankloom.registry.pieces import Pieces, Rounds
 from rankloom.registry.tally import Tally
 from rankloom.registry.wire import AliasRequest, UploadRequest, Version
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from rankloom.manifest import Manifest
     from rankloom.ref import AdapterName
     from rankloom.registry.protocol import Registry
-    from rankloom.registry.wire import AdapterDetail, PutTarget, Upload
+    from rankloom.registry.wire import AdapterDetail, PutTarget
+
+_IDLE: Final = 0
+"""Rounds that bring nothing nearer to its end: who refuses fresh URLs as well is believed."""
 
 
 def push(
@@ -39,9 +43,7 @@ def push(
         RegistryError: the registry published it without the semantic version that was asked for.
     """
     request = UploadRequest(manifest=manifest, base=base, card=card, semver=semver)
-    upload = registry.open_upload(adapter, request)
-    send(registry, folder, manifest, upload, progress)
-    version = registry.publish(upload.id)
+    version = registry.publish(send(registry, folder, adapter, request, progress))
     if semver is not None and version.semver != semver:
         message = f"{adapter}@v{version.number} was to be {semver}, the registry made it "
         message += version.semver or "without a semantic version"
@@ -52,24 +54,54 @@ def push(
 def send(
     registry: Registry,
     folder: Path,
-    manifest: Manifest,
-    upload: Upload,
+    adapter: AdapterName,
+    request: UploadRequest,
     progress: Callable[[int, int], None] | None = None,
-) -> None:
-    """Send the blobs that an upload misses; nothing is sent that the store holds."""
-    files = {entry.digest: entry for entry in manifest.files}
+) -> str:
+    """Declare content and send what the store lacks of it; return the id of the upload.
+
+    Raises:
+        UploadCorruptError: a file changed meanwhile.
+        RegistryError: registry or store cannot be reached or refuse.
+    """
+    upload = registry.open_upload(adapter, request)
+    files = {entry.digest: entry for entry in request.manifest.files}
     lacking = [target.digest for target in upload.missing] + [blob.digest for blob in upload.large]
     tally = Tally(sum(files[digest].size for digest in lacking), progress)
 
-    def put(target: PutTarget) -> None:
+    def put(target: PutTarget) -> RegistryError | None:
         entry = files[target.digest]
-        sending.put(folder / entry.path, entry.size, target, tally)
+        return sending.put(folder / entry.path, entry.size, target, tally)
+
+    def missing() -> tuple[PutTarget, ...]:
+        # The same request again is the same upload, with fresh URLs for what has not arrived.
+        return registry.open_upload(adapter, request).missing
 
     # Small blobs share the connections; a large one has them all to itself.
-    crew.run([functools.partial(put, target) for target in upload.missing])
+    sizes = {target.digest: files[target.digest].size for target in upload.missing}
+    _send_whole(upload.missing, missing, put, Pieces(sizes, tally))
     for blob in upload.large:
         entry = files[blob.digest]
         parts.send(registry, upload.id, folder / entry.path, entry.size, blob, tally)
+    return upload.id
+
+
+def _send_whole(
+    targets: Sequence[PutTarget],
+    missing: Callable[[], Sequence[PutTarget]],
+    put: Callable[[PutTarget], RegistryError | None],
+    pieces: Pieces[str],
+) -> None:
+    """Send blobs, and what is missing then again when a URL's time is over.
+
+    Raises:
+        RegistryError: fresh URLs are refused as well, and nothing arrives.
+    """
+    rounds = Rounds(_IDLE)
+    while doubt := pieces.round({item.digest: functools.partial(put, item) for item in targets}):
+        if not rounds.go_on(len(targets)):
+            raise doubt
+        targets = missing()
 
 
 def move_alias(registry: Registry, version: Version, alias: str) -> None:

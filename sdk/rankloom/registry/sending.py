@@ -8,30 +8,36 @@ from typing import IO, TYPE_CHECKING, Final
 from rankloom.digest import CHUNK
 from rankloom.errors import NotFoundError, RegistryError, UploadCorruptError
 from rankloom.files import write_verified
-from rankloom.registry import connection
+from rankloom.registry import connection, patience
 from rankloom.registry.connection import Span
+from rankloom.registry.patience import BusyError
 from rankloom.registry.tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from rankloom.registry.wire import PartTarget, PutTarget
 
-# A store answers these when the blob is there already (S3: 412, or 409 while two race); whether
-# the stored bytes are right is for the registry to verify, as it does for every upload.
-_ALREADY_THERE: Final = frozenset([409, 412])
+_ALREADY_THERE: Final = 412
+"""Whether the stored bytes are right is for the registry to verify, as it does for every upload."""
+
 _REFUSED: Final = frozenset([400, 422])
-# Its time is over, or what it led to has gone: the registry gives out another.
-_STALE: Final = frozenset([403, 404])
+# The URL's time is over, or what it led to has gone.
+_STALE: Final = frozenset([401, 403, 404])
+_KEY_EXPIRED: Final = "<Code>ExpiredToken</Code>"
+"""What S3 says, with status 400, when the time of the key that signed the URL is over."""
 
 
-class _StaleUrl(Exception):  # noqa: N818 - a state of things, which only `put_part` sees
-    """The URL's time is over, or what it led to has gone."""
+class _StaleUrl(Exception):  # noqa: N818 - a state of things, which only this module sees
+    """The store does not take this URL, but perhaps another."""
 
 
-def put(source: Path, size: int, target: PutTarget, tally: Tally | None = None) -> None:
-    """Send one file to the place that the registry named.
+def put(
+    source: Path, size: int, target: PutTarget, tally: Tally | None = None
+) -> RegistryError | None:
+    """Send one file to the place that the registry named; or return why it must be asked again.
+
+    Either the URL is not good any more, or the store stays busy; the file may be there by then.
 
     Raises:
         UploadCorruptError: the store found other bytes than declared (the file changed meanwhile).
@@ -40,34 +46,18 @@ def put(source: Path, size: int, target: PutTarget, tally: Tally | None = None) 
     tally = tally or Tally(size, None)
     if target.url.startswith("file:"):
         _store(source, size, target, tally)
-        return
-
-    def check(status: int, text: str) -> None:
-        if status >= 300 and status not in _ALREADY_THERE:
-            raise _refusal(source, status, text)
-
-    _send(source, Span(0, size), target, tally, check)
+        return None
+    return _send(source, Span(0, size), target, tally, there=_ALREADY_THERE)
 
 
-def put_part(source: Path, span: Span, target: PartTarget, tally: Tally) -> bool:
-    """Send a span of a file as one part; return whether the URL was still good.
+def put_part(source: Path, span: Span, target: PartTarget, tally: Tally) -> RegistryError | None:
+    """Send a span of a file as one part; or return why the registry must be asked, as ``put``.
 
     Raises:
         UploadCorruptError: the store found other bytes than declared (the file changed meanwhile).
         RegistryError: the store cannot be reached or refuses.
     """
-
-    def check(status: int, text: str) -> None:
-        if status in _STALE:
-            raise _StaleUrl
-        if status >= 300:
-            raise _refusal(source, status, text)
-
-    try:
-        _send(source, span, target, tally, check)
-    except _StaleUrl:
-        return False
-    return True
+    return _send(source, span, target, tally)
 
 
 def _store(source: Path, size: int, target: PutTarget, tally: Tally) -> None:
@@ -82,23 +72,43 @@ def _send(
     span: Span,
     target: PutTarget | PartTarget,
     tally: Tally,
-    check: Callable[[int, str], None],
-) -> None:
-    """Send bytes of a file, anew if the connection breaks; ``check`` judges the answer."""
+    *,
+    there: int | None = None,
+) -> RegistryError | None:
+    """Send bytes of a file, anew if that breaks; ``there`` is a status as good as success."""
 
     def attempt() -> None:
         with tally.attempt() as count, opened(source) as stream:
-            check(*connection.put(target.url, stream, span, target.headers, count))
+            status, text = connection.put(target.url, stream, span, target.headers, count)
+            if status in _STALE or (status == 400 and _KEY_EXPIRED in text):
+                raise _StaleUrl(_refusal(source, status, text))
+            if status in _REFUSED:
+                message = _said(source, status, text)
+                hint = "did the file change during the push? push again"
+                raise UploadCorruptError(message, hint=hint)
+            if status >= 300 and status != there:
+                raise _refusal(source, status, text)
 
-    connection.persist(target.url, attempt)
+    try:
+        patience.persist(target.url, attempt)
+    except _StaleUrl as stale:
+        refusal: RegistryError = stale.args[0]
+        return refusal
+    except RegistryError as error:
+        if isinstance(error.__cause__, BusyError):
+            return error
+        raise
+    return None
 
 
-def _refusal(source: Path, status: int, text: str) -> RegistryError | UploadCorruptError:
+def _refusal(source: Path, status: int, text: str) -> RegistryError:
+    hint = "push again; the registry gives out fresh URLs"
+    return RegistryError(_said(source, status, text), hint=hint)
+
+
+def _said(source: Path, status: int, text: str) -> str:
     excerpt = text[:200].replace("\n", " ")
-    message = f"the store refused {source.name}: {status} {excerpt}"
-    if status in _REFUSED:
-        return UploadCorruptError(message, hint="did the file change during the push? push again")
-    return RegistryError(message, hint="push again; the registry gives out fresh URLs")
+    return f"the store refused {source.name}: {status} {excerpt}"
 
 
 def opened(path: Path) -> IO[bytes]:

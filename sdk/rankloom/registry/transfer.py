@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Final
 from rankloom.digest import CHUNK
 from rankloom.errors import IntegrityError, RegistryError
 from rankloom.files import write_verified
-from rankloom.registry import connection, crew
+from rankloom.registry import connection, crew, patience
 from rankloom.registry.address import Address
 from rankloom.registry.partial import BLOCK, Partial
 from rankloom.registry.tally import Tally
@@ -24,7 +24,6 @@ SPAN: Final = 16 << 20
 _NOT_FOUND: Final = 404
 # What stores say to a URL whose time is over (S3: 403, or 400 where its key's own time is).
 _STALE: Final = frozenset([400, 401, 403])
-_BUSY: Final = frozenset([429, 500, 502, 503, 504])
 
 
 class _StaleUrlError(Exception):
@@ -87,7 +86,7 @@ def _persist(
     while True:
         url = address.url
         try:
-            connection.persist(url, functools.partial(fetch, url), position)
+            patience.persist(url, functools.partial(fetch, url), position)
         except _StaleUrlError as refusal:
             if renewed_at == position() or not address.is_renewed(url):
                 message = f"the store answered {refusal} for blob {digest}"
@@ -167,9 +166,6 @@ def _check(response: http.client.HTTPResponse, expected: int, digest: str) -> No
         raise _lost(digest)
     if response.status in _STALE:
         raise _StaleUrlError(response.status)
-    if response.status in _BUSY:  # as good as a broken connection: it is tried again
-        message = f"it answered {response.status}"
-        raise http.client.HTTPException(message)
     if response.status not in {expected, 200}:
         message = f"the store answered {response.status} for blob {digest}"
         raise RegistryError(message, hint="pull again; the registry gives out fresh URLs")
