@@ -7,11 +7,42 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+from safetensors.numpy import save_file
+
 from adapter_folder import write_adapter
 from command_line import Run, answer
 from rankloom.errors import IntegrityError, RefError
 
 LORACTL = Path(sys.executable).with_name("loractl")
+
+
+def write_other_kind(folder: Path, kind: str, **factors: tuple[int, ...]) -> None:
+    """Write an adapter of one module that is no plain LoRA of a linear layer."""
+    folder.mkdir()
+    prefix = "base_model.model.layer"
+    values = {
+        f"{prefix}.{name.replace('__', '.')}": np.ones(shape, np.float32)
+        for name, shape in factors.items()
+    }
+    save_file(values, folder / "adapter_model.safetensors")
+    config = {"peft_type": kind, "r": 2, "target_modules": ["layer"]}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+
+
+def test_the_rank_is_that_of_what_has_one(run: Run, place: Path) -> None:
+    kernels = {"lora_A__weight": (2, 3, 3, 3), "lora_B__weight": (4, 2, 1, 1)}
+    for name in ("one", "two"):
+        write_other_kind(place / name, "LORA", **kernels)
+    assert "1 targets, rank 4\n" in run("compose", "./one", "./two", "-o", "both").stdout
+    assert json.loads((place / "both/adapter_config.json").read_text())["r"] == 4
+    hadamard = {
+        f"hada_w{side}": (4, 2) if side[-1] == "a" else (2, 4)
+        for side in ("1_a", "1_b", "2_a", "2_b")
+    }
+    write_other_kind(place / "loha", "LOHA", **hadamard)
+    assert "1 targets\n" in run("compose", "./loha", "-o", "product").stdout
+    assert answer(run("compose", "./loha", "-o", "again", "--json"))["ranks"] == []
 
 
 def test_a_rank_says_what_is_lost(run: Run, place: Path) -> None:

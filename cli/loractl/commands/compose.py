@@ -80,7 +80,7 @@ def _show(composition: Composition, *, as_json: bool) -> None:
 
 def _say(report: dict[str, Any], composition: Composition, push: str | None) -> None:
     ranks = ", ".join(str(rank) for rank in report["ranks"])
-    click.echo(f"{report['targets']} targets, rank {ranks}")
+    click.echo(f"{report['targets']} targets" + (f", rank {ranks}" if ranks else ""))
     if composition.errors:
         click.echo(str(composition.errors.total))
     if "reproduced" in report:
@@ -93,8 +93,9 @@ def _say(report: dict[str, Any], composition: Composition, push: str | None) -> 
 
 def _describe(composition: Composition) -> dict[str, Any]:
     changes = composition.changes
+    ranks = {change.formula.rank for change in changes}
     report: dict[str, Any] = {
-        "ranks": sorted({change.formula.rank for change in changes}),
+        "ranks": sorted(rank for rank in ranks if rank is not None),
         "targets": len(changes),
     }
     if composition.errors:

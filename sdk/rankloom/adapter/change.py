@@ -144,6 +144,7 @@ class Computed:
             tensors as ``base.<parameter>``.
         base: the values of W, where the adapter brings those of the base too and the change
             depends on them; ``needs_base`` is false then.
+        rank: r, where the formula is a product of two factors whose headers tell it.
     """
 
     kind: str
@@ -154,6 +155,7 @@ class Computed:
     if_present: bool = False
     reads: tuple[str, ...] = ()
     base: TensorEntry | None = None
+    rank: int | None = None
 
 
 Change = LowRank | ExpertLowRank | Replacement | Rows | Computed
@@ -161,7 +163,7 @@ Change = LowRank | ExpertLowRank | Replacement | Rows | Computed
 
 def rank_of(change: Change) -> int | None:
     """Return the rank of what is stored as two factors, of one expert where each has its own."""
-    return change.rank if isinstance(change, LowRank | ExpertLowRank) else None
+    return change.rank if isinstance(change, LowRank | ExpertLowRank | Computed) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,5 +159,5 @@ def _unit(item: Placed, dtype: torch.dtype) -> float:
     """
     source = FLOATS[item.source.dtype] if item.source is not None else dtype
     wide = torch.float64 in {source, dtype}
-    terms = sum(one.formula.rank for one in item.contributions) + 4
+    terms = sum(sum(one.formula.ranks) for one in item.contributions) + 4
     return terms * torch.finfo(torch.float64 if wide else torch.float32).eps / 2

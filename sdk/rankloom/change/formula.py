@@ -112,15 +112,21 @@ class Sum:
         return tuple(dict.fromkeys(name for change in changes for name in change.reads))
 
     @property
-    def rank(self) -> int:
-        """Rank of the sum as factors: the sum of the ranks."""
-        return sum(_rank_of(term.change) for term in self.terms)
+    def ranks(self) -> tuple[int, ...]:
+        """Ranks of the terms that have one; where all do, the sum's as factors is their sum."""
+        found = [_rank_of(term.change) for term in self.terms]
+        return tuple(rank for rank in found if rank is not None)
+
+    @property
+    def rank(self) -> int | None:
+        """Rank of the sum as factors; ``None``: not every term has one."""
+        return sum(self.ranks) if len(self.ranks) == len(self.terms) else None
 
 
-def _rank_of(change: Summand) -> int:
+def _rank_of(change: Summand) -> int | None:
     if isinstance(change, ByRows):
-        return 0
-    return change.rank if isinstance(change, Product) else rank_of(change) or 0
+        return None
+    return change.rank if isinstance(change, Product) else rank_of(change)
 
 
 Formula = Sum

@@ -30,7 +30,8 @@ def read(config: AdapterConfig, tensors: Tensors) -> Reading:
             return wrong
         shape = weight_shape(pair)
         options = {"scale": scales.scale(pair.module)}
-        change = Computed("lora_conv", {"a": pair.a, "b": pair.b}, options, shape=shape)
+        tensors = {"a": pair.a, "b": pair.b}
+        change = Computed("lora_conv", tensors, options, shape=shape, rank=pair.b.shape[1])
         return [Target(pair.module, "lora_conv", change)]
 
     return factors.read_pairs(tensors, factors.LINEAR, build, convolutions(tensors))
