@@ -46,6 +46,7 @@ for command in (
     adapters.pull,
     adapters.list_adapters,
     find.search,
+    find.related,
     find.remark,
     adapters.show,
     adapters.alias,

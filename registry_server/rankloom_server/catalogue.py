@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from rankloom import engine_tables, semantic
 from rankloom import ref as refs
-from rankloom import semantic
 from rankloom.errors import NotFoundError, RefError
 from rankloom.manifest import Manifest
 from rankloom.registry.wire import (
@@ -99,6 +99,7 @@ def row_of(connection: sa.Connection, ref: VersionRef) -> RowMapping:
             VERSION.c.id,
             VERSION.c.manifest,
             VERSION.c.probe,
+            VERSION.c.tensor_count,
             signed.REQUIRED.label("required"),
         )
         .select_from(VERSIONS)
@@ -215,13 +216,10 @@ def list_adapters(
     Raises:
         RefError: ``limit`` or ``after`` is none that we gave out.
     """
-    if not 1 <= limit <= MAX_PAGE:
-        message = f"a page of {limit} adapters is not possible"
-        raise RefError(message, hint=f"ask for 1 to {MAX_PAGE}")
+    check_limit(limit, "adapters")
     conditions = [_contains(word) for word in query.split()]
     if readable is not None:
-        shown = ADAPTER.c.namespace.in_(sorted(readable))
-        conditions.append(sa.or_(shown, ADAPTER.c.namespace.in_(namespaces.PUBLIC)))
+        conditions.append(is_shown(readable))
     if namespace is not None:
         conditions.append(ADAPTER.c.namespace == namespace)
     if after:
@@ -242,6 +240,23 @@ def list_adapters(
     items = _records(connection, rows[:limit])
     more = len(rows) > limit
     return Page(items=items, next=f"{items[-1].namespace}/{items[-1].name}" if more else None)
+
+
+def check_limit(limit: int, what: str) -> None:
+    """Refuse a page that has no item, or too many.
+
+    Raises:
+        RefError: it has.
+    """
+    if not 1 <= limit <= MAX_PAGE:
+        message = f"a page of {limit} {what} is not possible"
+        raise RefError(message, hint=f"ask for 1 to {MAX_PAGE}")
+
+
+def is_shown(readable: frozenset[str]) -> sa.ColumnElement[bool]:
+    """Return the condition that an adapter is in one of these namespaces, or in a public one."""
+    shown = ADAPTER.c.namespace.in_(sorted(readable))
+    return sa.or_(shown, ADAPTER.c.namespace.in_(namespaces.PUBLIC))
 
 
 def _contains(word: str) -> sa.ColumnElement[bool]:
@@ -284,7 +299,7 @@ def show(connection: sa.Connection, adapter: AdapterName) -> AdapterDetail:
     if card is None:
         raise no_adapter(adapter)
     statement = (
-        sa.select(*VERSION_COLUMNS)
+        sa.select(*VERSION_COLUMNS, VERSION.c.verdicts, VERSION.c.judged_by)
         .select_from(VERSIONS)
         .where(is_adapter(adapter))
         .order_by(VERSION.c.number.desc())
@@ -295,7 +310,12 @@ def show(connection: sa.Connection, adapter: AdapterName) -> AdapterDetail:
         name=adapter.name,
         card=card,
         versions=versions(connection, rows),
+        verdicts={row["digest"]: row["verdicts"] for row in rows if _is_judged(row)},
     )
+
+
+def _is_judged(row: RowMapping) -> bool:
+    return row["purged_at"] is None and row["judged_by"] == engine_tables.digest()
 
 
 def file_digest(connection: sa.Connection, adapter: AdapterName, digest: str, path: str) -> str:

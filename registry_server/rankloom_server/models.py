@@ -109,6 +109,7 @@ class VersionRow(SQLModel, table=True):
         sa.UniqueConstraint("adapter_id", "digest"),
         sa.UniqueConstraint("adapter_id", "number"),
         sa.Index(None, "adapter_id", "semver", unique=True),
+        sa.Index(None, "judged_by"),
         sa.CheckConstraint("number >= 1", name="number_positive"),
         sa.CheckConstraint("yanked <> ''", name="yanked_has_reason"),
         _digest_check(),
@@ -132,6 +133,9 @@ class VersionRow(SQLModel, table=True):
     probe: dict[str, Any] | None = Field(default=None, sa_type=sa.JSON(none_as_null=True))
     rank: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     module_count: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    verdicts: dict[str, str] | None = Field(default=None, sa_type=sa.JSON(none_as_null=True))
+    judged_by: str | None = Field(default=None, sa_type=sa.String(16))
+    tensor_count: int | None = None
 
 
 class SearchKeyRow(SQLModel, table=True):
@@ -166,6 +170,16 @@ class VersionPartRow(SQLModel, table=True):
 
     version_id: int = Field(foreign_key="version.id", primary_key=True)
     digest: str = Field(sa_type=DIGEST_TYPE, primary_key=True, index=True)
+
+
+class VersionTensorRow(SQLModel, table=True):
+    """One content that tensors of a version have: the digest's first bytes; see ``tensors``."""
+
+    __tablename__ = "version_tensor"
+    __table_args__ = {"sqlite_with_rowid": False}
+
+    digest: bytes = Field(sa_type=sa.LargeBinary(16), primary_key=True)
+    version_id: int = Field(foreign_key="version.id", primary_key=True, index=True)
 
 
 class VersionFileRow(SQLModel, table=True):
@@ -384,6 +398,7 @@ VERSION = _TABLES["version"]
 SEARCH_KEY = _TABLES["search_key"]
 SEARCH_ENTRY = _TABLES["search_entry"]
 VERSION_PART = _TABLES["version_part"]
+VERSION_TENSOR = _TABLES["version_tensor"]
 VERSION_FILE = _TABLES["version_file"]
 VERSION_SIGNATURE = _TABLES["version_signature"]
 ALIAS = _TABLES["alias"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from rankloom.ref import AdapterName
-from rankloom_server import audit, catalogue, search_keys
+from rankloom_server import audit, catalogue, search_keys, tensors
 from rankloom_server.models import ADAPTER, ALIAS, NAMESPACE, VERSION, VERSION_FILE, VERSION_PART
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ def purge(connection: sa.Connection, actor: Actor, version: Purgeable, now: date
     connection.execute(
         sa.delete(VERSION_FILE).where(VERSION_FILE.c.version_id == version.version_id)
     )
+    tensors.remove(connection, version.version_id)
     search_keys.remove_all(connection, version.version_id)
     audit.record(
         connection,

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
+from rankloom import engine_tables
 from rankloom.errors import RefError
 from rankloom.registry.wire import VersionPage
-from rankloom_server import bases, catalogue, namespaces, search_keys
+from rankloom_server import bases, catalogue, judged, namespaces, search_keys
 from rankloom_server.models import ADAPTER, SEARCH_ENTRY, VERSION
 
 if TYPE_CHECKING:
@@ -46,19 +47,19 @@ def find(
 
     Raises:
         NotFoundError: there is no such base.
-        RefError: ``limit`` is not possible, or the text has no word.
+        RefError: ``limit`` is not possible, the text has no word, there is no such engine, or a
+            verdict is named without one.
     """
-    if not 1 <= limit <= catalogue.MAX_PAGE:
-        message = f"a page of {limit} versions is not possible"
-        raise RefError(message, hint=f"ask for 1 to {catalogue.MAX_PAGE}")
+    catalogue.check_limit(limit, "versions")
     if query.text.strip() and not search_keys.words(query.text):
         message = f"{query.text[:80]!r} has no word to search for"
         raise RefError(message, hint="words are letters, digits and underscores")
     keys = _keys(connection, query)
     within = search_keys.of_modules(query.within)
     ids = search_keys.ids(connection, {*keys, *within})
+    incomplete = query.engine is not None and judged.is_any_other(connection)
     if not ids.keys() >= set(keys):
-        return VersionPage(items=())
+        return VersionPage(items=(), incomplete=incomplete)
     lists = _sparsest_first(connection, [ids[key] for key in keys], after)
     shape = _Shape(
         lists=len(lists),
@@ -80,7 +81,8 @@ def find(
     }
     rows = connection.execute(_statement(shape), values).mappings().all()
     found = catalogue.versions(connection, rows[:limit])
-    return VersionPage(items=found, next=rows[limit - 1]["id"] if len(rows) > limit else None)
+    last = rows[limit - 1]["id"] if len(rows) > limit else None
+    return VersionPage(items=found, next=last, incomplete=incomplete)
 
 
 def _keys(connection: sa.Connection, query: VersionQuery) -> list[str]:
@@ -95,8 +97,21 @@ def _keys(connection: sa.Connection, query: VersionQuery) -> list[str]:
         *([f"creator:{query.creator}"] if query.creator else []),
         *([f"tensors:{query.tensors}"] if query.tensors else []),
         *([f"in:{query.namespace}"] if query.namespace else []),
+        *_of_engine(query),
         *([search_keys.LATEST] if query.latest else []),
     ]
+
+
+def _of_engine(query: VersionQuery) -> list[str]:
+    if query.engine is None:
+        if query.verdict is None:
+            return []
+        message = f"{query.verdict} is a verdict of no engine"
+        raise RefError(message, hint="name the engine too, e.g. vllm==0.33")
+    from rankloom.validate.verdicts import engine_of
+
+    sought = {engine_of(query.engine): query.verdict or "accept"}
+    return search_keys.of_verdicts(sought, engine_tables.digest())
 
 
 def _sparsest_first(

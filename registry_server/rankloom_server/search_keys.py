@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from rankloom import engine_tables
 from rankloom.manifest import Manifest
 from rankloom.registry.wire import AdapterFacts
 from rankloom_server import catalogue, db
@@ -71,6 +72,11 @@ def of_labels(labels: Mapping[str, str]) -> list[str]:
 def of_text(namespace: str, name: str, card: str) -> list[str]:
     """Return the keys of an adapter's name and card."""
     return [f"in:{namespace}", *(f"word:{word}" for word in words(f"{namespace} {name}", card))]
+
+
+def of_verdicts(verdicts: Mapping[str, str], judged_by: str) -> list[str]:
+    """Return the keys of engines' verdicts; those of other tables have other lists."""
+    return [f"engine:{engine}={verdict}@{judged_by}" for engine, verdict in verdicts.items()]
 
 
 def ids(connection: sa.Connection, keys: Collection[str]) -> dict[str, int]:
@@ -135,6 +141,21 @@ def keep_latest(connection: sa.Connection, adapter_id: int | None = None) -> Non
     connection.execute(sa.insert(SEARCH_ENTRY).from_select(["key_id", "version_id", "rank"], now))
 
 
+def judge(connection: sa.Connection, version_id: int, verdicts: Mapping[str, str]) -> None:
+    """Move a version to the lists of what the present tables of engines say of it.
+
+    The caller holds its adapter's lock.
+    """
+    now = engine_tables.digest()
+    mine = VERSION.c.id == version_id
+    before = sa.select(VERSION.c.verdicts, VERSION.c.judged_by).where(mine)
+    old = connection.execute(before).one()
+    remove(connection, [version_id], of_verdicts(old.verdicts or {}, old.judged_by))
+    judged = sa.update(VERSION).where(mine).values(verdicts={**verdicts}, judged_by=now)
+    connection.execute(judged)
+    add(connection, [version_id], of_verdicts(verdicts, now))
+
+
 def reindex(connection: sa.Connection) -> int:
     """Enter every version anew, e.g. after a change of the keys; return how many."""
     connection.execute(sa.delete(SEARCH_ENTRY))
@@ -160,6 +181,7 @@ def _keys_of(row: sa.RowMapping) -> list[str]:
     manifest = Manifest.model_validate_json(row["manifest"])
     return [
         *of_facts(facts, manifest, row["creator"]),
+        *of_verdicts(row["verdicts"] or {}, row["judged_by"]),
         *of_labels(row["labels"]),
         *of_text(row["namespace"], row["name"], row["card"]),
     ]

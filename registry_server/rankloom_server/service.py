@@ -21,6 +21,7 @@ from rankloom_server import (
     search,
     signatures,
     signed,
+    tensors,
 )
 from rankloom_server import publish as publishing
 from rankloom_server.access import LOCAL, Grant, Scope
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         NamespaceRules,
         Page,
         PartsRequest,
+        RelatedPage,
         Remarks,
         ResolvedVersion,
         Signature,
@@ -139,6 +141,14 @@ class Service:
         readable = self.actor.readable()
         with db.read(self.engine) as connection:
             return search.find(connection, query, limit=limit, after=after, readable=readable)
+
+    def related(self, ref: VersionRef, *, limit: int = 50, after: str | None = None) -> RelatedPage:
+        """Return one page of the versions that share tensors with one."""
+        readable = self.actor.readable()
+        with db.read(self.engine) as connection:
+            if ref.bare:
+                namesakes.check(connection, ref.adapter, readable)
+            return tensors.related(connection, ref, limit=limit, after=after, readable=readable)
 
     def remark(self, adapter: AdapterName, version: str, said: Remarks) -> Version:
         """Say something of a version."""

@@ -30,6 +30,7 @@ list = _default.list
 list_bases = _default.list_bases
 pull = _default.pull
 push = _default.push
+related = _default.related
 remark = _default.remark
 repair = _default.repair
 resolve = _default.resolve
@@ -57,6 +58,7 @@ __all__ = [
     "list_bases",
     "pull",
     "push",
+    "related",
     "remark",
     "repair",
     "resolve",

@@ -10,9 +10,10 @@ import click
 from loractl import options, output
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from rankloom.registry.wire import AdapterRecord, Version
+    from rankloom.registry.wire import AdapterDetail, AdapterRecord, Version
     from rankloom.signing.signers import SigningKey
 
 
@@ -155,8 +156,26 @@ def show(name: str, *, as_json: bool) -> None:
         return
     columns = ("version", "digest", "kind", "rank", "targets", "size", "base", "aliases", "pushed")
     output.table(columns, (_version_row(version) for version in detail.versions))
+    for line in _verdicts(detail):
+        click.echo(line)
     if detail.card:
         click.echo(detail.card)
+
+
+def _verdicts(detail: AdapterDetail) -> Iterator[str]:
+    """Yield what engines do with the newest version that is kept, by verdict."""
+    newest = next((one for one in detail.versions if one.purged_at is None), None)
+    if newest is None:
+        return
+    engines = detail.verdicts.get(newest.digest)
+    if engines is None:
+        yield f"v{newest.number} was not judged by the present tables of engines yet"
+        return
+    beside = f"on {newest.base}" if newest.base else "without its base"
+    yield f"v{newest.number} in engines as they start by default, {beside}:"
+    for verdict in sorted(set(engines.values())):
+        found = sorted(engine for engine in engines if engines[engine] == verdict)
+        yield f"  {verdict}: {', '.join(found)}"
 
 
 def _version_row(version: Version) -> tuple[str, ...]:

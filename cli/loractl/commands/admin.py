@@ -121,6 +121,34 @@ def fsck(context: click.Context, *, rehash: bool, repair: bool, as_json: bool) -
 
 
 @admin.command()
+@click.option("--limit", type=click.IntRange(1), help="Judge at most so many; repeat for the rest.")
+@options.as_json
+@click.pass_context
+def index(context: click.Context, limit: int | None, *, as_json: bool) -> None:
+    """Judge versions anew that other tables of engines judged, or none.
+
+    Run it after an upgrade: until then 'search --engine' leaves them out, and says so. Versions
+    of which single tensors are not known are read whole, for 'related'. It may be stopped at any
+    time and goes on from there; exit code 3 if a version could not be judged.
+    """
+    from rankloom.errors import RankloomError
+    from rankloom_server import index as indexing
+
+    with _opened(context.obj) as service:
+        done = indexing.run(service, limit)
+    if as_json:
+        output.as_json(asdict(done))
+    else:
+        click.echo(f"{done.judged} versions judged, {done.read} of them read whole")
+        for line in done.failed:
+            click.echo(f"  failed: {line}")
+        if done.left:
+            click.echo(f"{done.left} versions are left")
+    if done.failed:
+        context.exit(RankloomError.exit_code)
+
+
+@admin.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @options.as_json
 @click.pass_obj

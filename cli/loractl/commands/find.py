@@ -10,7 +10,7 @@ import click
 from loractl import options, output
 
 if TYPE_CHECKING:
-    from rankloom.registry.wire import Version
+    from rankloom.registry.wire import RelatedVersion, Version
 
 
 def _several(name: str, help: str, metavar: str) -> options.Decorator:
@@ -31,6 +31,12 @@ def _several(name: str, help: str, metavar: str) -> options.Decorator:
 @_several("--label", "It carries this label.", "NAME=VALUE")
 @click.option("--creator", help="Name of the token that pushed it.")
 @click.option("--same-as", metavar="REF|DIR", help="Versions, old ones too, of the same tensors.")
+@click.option("--engine", metavar="ENGINE", help="That this engine, e.g. vllm==0.33, accepts.")
+@click.option(
+    "--verdict",
+    type=click.Choice(["accept", "reject", "silent-wrong", "degraded", "unknown"]),
+    help="What the engine does with it instead, as it starts by default.",
+)
 @click.option("--all-versions", is_flag=True, help="Not only the latest of each adapter.")
 @click.option("--yanked", is_flag=True, help="Yanked versions too.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1))
@@ -63,10 +69,48 @@ def search(
         output.table(columns, (_row(version) for version in versions))
 
 
+@click.command()
+@click.argument("ref")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1))
+@options.as_json
+def related(ref: str, limit: int, *, as_json: bool) -> None:
+    """List versions that have tensors of the one that REF names: copies first.
+
+    A tensor counts whatever its name, and once; one of the same value throughout does not count.
+    """
+    from rankloom import sdk
+
+    found = list(itertools.islice(sdk.related(ref), limit))
+    if as_json:
+        output.as_json([output.dump(item) for item in found])
+    elif not found:
+        click.echo(f"no other version has a tensor of {ref}")
+    else:
+        columns = ("version", "shares", "of its", "kind", "rank", "base", "yanked")
+        output.table(columns, (_related_row(item) for item in found))
+
+
+def _related_row(item: RelatedVersion) -> tuple[str, ...]:
+    version = item.version
+    return (
+        _name(version),
+        f"{item.shared} of {item.of}" + (" (all)" if item.is_same else ""),
+        str(item.tensors),
+        ", ".join(version.facts.kinds),
+        ", ".join(map(str, version.facts.ranks)),
+        version.base or "-",
+        version.yanked or "",
+    )
+
+
+def _name(version: Version) -> str:
+    return f"{version.adapter}@v{version.number}" + (f" {version.semver}" if version.semver else "")
+
+
 def _row(version: Version) -> tuple[str, ...]:
     facts = version.facts
     return (
-        f"{version.adapter}@v{version.number}" + (f" {version.semver}" if version.semver else ""),
+        _name(version),
         ", ".join(facts.kinds),
         ", ".join(map(str, facts.ranks)),
         str(len(facts.targets)),

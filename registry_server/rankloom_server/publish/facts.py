@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rankloom.errors import AdapterError, RankloomError
@@ -16,10 +16,34 @@ if TYPE_CHECKING:
     from rankloom.adapter.reader import Adapter
     from rankloom.manifest import Manifest
     from rankloom.registry.wire import BaseRecord
+    from rankloom.tensorfile.tensor_digest import Leaf
 
 
-def examine(folder: Path, manifest: Manifest, base: BaseRecord | None) -> AdapterFacts:
-    """Validate a materialised adapter and derive what the catalogue shows of it.
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What the registry keeps of an adapter beside its files.
+
+    Attributes:
+        facts: what the catalogue shows.
+        contents: digests of its tensors' contents, see :mod:`rankloom_server.tensors`.
+        verdicts: what each engine does with it.
+    """
+
+    facts: AdapterFacts
+    contents: frozenset[bytes]
+    verdicts: dict[str, str]
+
+
+def examine(
+    folder: Path, manifest: Manifest, base: BaseRecord | None, beside: BaseRecord | None
+) -> Examined:
+    """Validate a materialised adapter and derive what is kept of it.
+
+    Args:
+        folder: the adapter's.
+        manifest: the version's.
+        base: the base that it must fit.
+        beside: the base beside which engines are judged.
 
     Raises:
         AdapterError: a rule found an error; all findings are in it.
@@ -29,27 +53,66 @@ def examine(folder: Path, manifest: Manifest, base: BaseRecord | None) -> Adapte
         adapter, tensors = _read_valid(folder, manifest, base)
     except RankloomError as error:
         raise _without_folder(error, folder) from error
-    return AdapterFacts(
+    return _examined(adapter, tensors, judge(adapter, manifest, beside))
+
+
+def derive(
+    folder: Path, manifest: Manifest, base: BaseRecord | None, *, whole: bool
+) -> tuple[dict[str, str], frozenset[bytes] | None]:
+    """Return verdicts of engines, and with ``whole`` the contents of tensors, of a version.
+
+    Raises:
+        AdapterError: the present readers refuse it.
+    """
+    from rankloom.adapter.reader import read
+    from rankloom.tensorfile.tensor_digest import contents, leaves
+
+    try:
+        adapter = read(folder)
+    except RankloomError as error:
+        raise _without_folder(error, folder) from error
+    verdicts = judge(adapter, manifest, base)
+    return verdicts, contents(leaves(adapter.header.tensors.values())) if whole else None
+
+
+def judge(adapter: Adapter, manifest: Manifest, base: BaseRecord | None) -> dict[str, str]:
+    """Return what each engine does with an adapter, beside the base that is recorded for it."""
+    from rankloom.registry.base_record import from_record
+    from rankloom.validate.verdicts import verdicts
+
+    if base is None or not base.tensors:
+        return {**verdicts(adapter)}
+    same = None if manifest.base is None else manifest.base.match(base.fingerprint) is not None
+    return {**verdicts(adapter, from_record(base), same=same)}
+
+
+def _examined(adapter: Adapter, tensors: list[Leaf], verdicts: dict[str, str]) -> Examined:
+    from rankloom.tensorfile.tensor_digest import contents, tensor_digest
+
+    facts = AdapterFacts(
         kinds=adapter.kinds,
         ranks=adapter.ranks,
         targets=tuple(target.name for target in adapter.targets),
         parameters=adapter.parameters,
         nbytes=adapter.nbytes,
-        tensors=tensors,
+        tensors=tensor_digest(tensors),
     )
+    return Examined(facts, contents(tensors), verdicts)
 
 
-def _read_valid(folder: Path, manifest: Manifest, base: BaseRecord | None) -> tuple[Adapter, str]:
-    """Return a valid adapter and the digest of its tensors."""
+def _read_valid(
+    folder: Path, manifest: Manifest, base: BaseRecord | None
+) -> tuple[Adapter, list[Leaf]]:
+    """Return a valid adapter and its tensors with their digests."""
     from rankloom.adapter.reader import read
     from rankloom.registry.base_record import from_record
-    from rankloom.tensorfile.tensor_digest import tensor_digest
+    from rankloom.tensorfile.tensor_digest import leaves
     from rankloom.validate import validate
 
     adapter = read(folder)
     _check_files(adapter, manifest)
     with ThreadPoolExecutor(1) as pool:  # hashing holds no lock, so it takes another core
-        hashed = pool.submit(tensor_digest, adapter.header.tensors.values())
+        hashed = pool.submit(leaves, adapter.header.tensors.values())
         if base is None or not base.tensors:
             report = validate(adapter)
         else:

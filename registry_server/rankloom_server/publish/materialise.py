@@ -7,13 +7,20 @@ import os
 from typing import TYPE_CHECKING
 
 from rankloom import digest as digests
-from rankloom.errors import ConflictError
+from rankloom.adapter.config import FILE as CONFIG
+from rankloom.adapter.folder import TENSORS
+from rankloom.errors import ConflictError, IntegrityError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from rankloom.manifest import FileEntry, Manifest
     from rankloom_server.store.interface import Store
+
+
+_LENGTH_BYTES = 8
+"""A safetensors file begins with the length of its header."""
 
 
 def materialise(store: Store, manifest: Manifest, folder: Path) -> dict[str, str]:
@@ -25,7 +32,7 @@ def materialise(store: Store, manifest: Manifest, folder: Path) -> dict[str, str
     Raises:
         ConflictError: blobs are not there (yet); all of them are named.
     """
-    _check_present(store, manifest)
+    _check_present(store, manifest.files)
     damage: dict[str, str] = {}
     done: dict[str, Path] = {}
     for entry in manifest.files:
@@ -41,8 +48,45 @@ def materialise(store: Store, manifest: Manifest, folder: Path) -> dict[str, str
     return damage
 
 
-def _check_present(store: Store, manifest: Manifest) -> None:
-    absent = [entry.path for entry in manifest.files if store.size(entry.digest) is None]
+def materialise_headers(store: Store, manifest: Manifest, folder: Path) -> None:
+    """Put a published adapter's config into ``folder``, and its tensors' file as far as its header.
+
+    Behind the header is a hole, for who reads headers asks only for the size. Where the store is a
+    folder of this machine, both are links.
+
+    Raises:
+        ConflictError: a blob is not there.
+        IntegrityError: the stored config has other bytes than declared.
+    """
+    files = [entry for entry in manifest.files if entry.path in {CONFIG, TENSORS}]
+    _check_present(store, files)
+    for entry in files:
+        file, target = store.file(entry.digest), folder / entry.path
+        if entry.path == TENSORS and not (file and _link(file, target)):
+            _place_header(store, entry, target)
+        elif entry.path == CONFIG and (found := _place(store, entry, target)) != (
+            entry.size,
+            entry.digest,
+        ):
+            hint = "'loractl admin fsck --rehash --repair', then push the same content again"
+            raise IntegrityError(_difference(entry, *found), hint=hint)
+
+
+def _place_header(store: Store, entry: FileEntry, target: Path) -> None:
+    seen, head = 0, b""
+    with target.open("wb") as stream:
+        for chunk in store.read(entry.digest):
+            stream.write(chunk)
+            seen += len(chunk)
+            head += chunk[: _LENGTH_BYTES - len(head)]
+            wanted = _LENGTH_BYTES + int.from_bytes(head, "little")
+            if len(head) == _LENGTH_BYTES and seen >= wanted:
+                break
+        stream.truncate(entry.size)
+
+
+def _check_present(store: Store, files: Iterable[FileEntry]) -> None:
+    absent = [entry.path for entry in files if store.size(entry.digest) is None]
     if absent:
         message = f"the upload is not complete: {', '.join(absent)} did not arrive"
         raise ConflictError(message, hint="send the missing blobs, then publish again")

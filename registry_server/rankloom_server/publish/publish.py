@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from pydantic import ValidationError
 
+from rankloom import engine_tables
 from rankloom.errors import (
     AdapterError,
     BaseError,
@@ -21,14 +22,15 @@ from rankloom.errors import (
 from rankloom.manifest import Manifest
 from rankloom.recipe.recipe import Lock
 from rankloom.ref import AdapterName
-from rankloom_server import audit, bases, catalogue, db, remarks, search_keys
+from rankloom_server import audit, bases, catalogue, db, remarks, search_keys, tensors
 from rankloom_server.models import ADAPTER, VERSION, VERSION_FILE, VERSION_PART
 from rankloom_server.publish import claims, facts, journal, numbering
 from rankloom_server.publish.materialise import materialise
 
 if TYPE_CHECKING:
-    from rankloom.registry.wire import AdapterFacts, Version
+    from rankloom.registry.wire import Version
     from rankloom_server.access import Actor
+    from rankloom_server.publish.facts import Examined
     from rankloom_server.store.interface import Store
 
 _REJECTED = (AdapterError, BaseError, IncompatibleError, UploadCorruptError)
@@ -46,6 +48,14 @@ class _Push:
     @property
     def blobs(self) -> frozenset[str]:
         return frozenset(entry.digest for entry in self.manifest.files)
+
+
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """What the verification of an upload gave; ``base_id`` is the row of its base, if known."""
+
+    examined: Examined
+    base_id: int | None
 
 
 def publish(
@@ -86,7 +96,7 @@ def _kept(connection: sa.Connection, push: _Push) -> Version | None:
     return None if known is None or known.purged_at is not None else known
 
 
-def _name(connection: sa.Connection, push: _Push, found: AdapterFacts | None) -> Version:
+def _name(connection: sa.Connection, push: _Push, found: _Verified | None) -> Version:
     """Make the version, if it is not there by now; ``found`` is what its verification gave."""
     adapter_id = _lock_adapter(connection, push.adapter, push.row["card"])
     semver = push.row["semver"]
@@ -97,6 +107,7 @@ def _name(connection: sa.Connection, push: _Push, found: AdapterFacts | None) ->
             raise ConflictError(message, hint="push it again to bring it back")
         version_id = _write_version(connection, adapter_id, push, found)
         _write_files(connection, version_id, push)
+        tensors.enter(connection, version_id, found.examined.contents)
         search_keys.enter(connection, version_id)
     if found is not None:
         claims.note_damage(connection, push.adapter.namespace, push.blobs, damaged=False)
@@ -105,21 +116,25 @@ def _name(connection: sa.Connection, push: _Push, found: AdapterFacts | None) ->
     return catalogue.version(connection, push.adapter, push.row["digest"])
 
 
-def _verify(engine: sa.Engine, store: Store, scratch: Path, push: _Push) -> AdapterFacts:
+def _verify(engine: sa.Engine, store: Store, scratch: Path, push: _Push) -> _Verified:
     journal.resume(engine, push.row, push.blobs)
     base_id = push.row["base_id"]
     with db.read(engine) as connection:
-        base = bases.by_id(connection, base_id) if base_id else None
+        base = beside = bases.by_id(connection, base_id) if base_id else None
+        if base is None and push.manifest.base is not None:
+            base_id = bases.same_values(connection, push.manifest.base)
+            beside = bases.by_id(connection, base_id) if base_id else None
     scratch.mkdir(parents=True, exist_ok=True)
     inside = store.inside(push.adapter.namespace)
     try:
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
             _refuse_damage(engine, push, materialise(inside, push.manifest, Path(folder)))
-            return facts.examine(Path(folder), push.manifest, base)
+            examined = facts.examine(Path(folder), push.manifest, base, beside)
     except _REJECTED:
         with db.write(engine) as connection:
             journal.close(connection, push.row["id"], "failed")
         raise
+    return _Verified(examined, base_id)
 
 
 def _refuse_damage(engine: sa.Engine, push: _Push, damage: dict[str, str]) -> None:
@@ -149,29 +164,33 @@ def _lock_adapter(connection: sa.Connection, adapter: AdapterName, card: str | N
 
 
 def _write_version(
-    connection: sa.Connection, adapter_id: int, push: _Push, found: AdapterFacts
+    connection: sa.Connection, adapter_id: int, push: _Push, found: _Verified
 ) -> int:
     """Write a version's row, or bring a purged one back; return its id."""
-    base_id = push.row["base_id"]
-    if base_id is None and push.manifest.base is not None:
-        base_id = bases.same_values(connection, push.manifest.base)
+    facts = found.examined.facts
     newest = sa.select(sa.func.max(VERSION.c.number)).where(VERSION.c.adapter_id == adapter_id)
+    derived = {
+        "verdicts": found.examined.verdicts,
+        "judged_by": engine_tables.digest(),
+    }
     statement = db.insert(connection, VERSION).values(
         adapter_id=adapter_id,
         number=(connection.execute(newest).scalar() or 0) + 1,
         digest=push.row["digest"],
-        base_id=base_id,
+        base_id=found.base_id,
         manifest=push.row["manifest"],
-        facts=found.model_dump(mode="json"),
+        facts=facts.model_dump(mode="json"),
         created_at=datetime.now(UTC),
         creator=push.actor.name,
         labels={},
         metrics={},
-        rank=search_keys.rank(found),
-        module_count=len(search_keys.modules(found)),
+        rank=search_keys.rank(facts),
+        module_count=len(search_keys.modules(facts)),
+        **derived,
     )
     statement = statement.on_conflict_do_update(
-        index_elements=[VERSION.c.adapter_id, VERSION.c.digest], set_={"purged_at": None}
+        index_elements=[VERSION.c.adapter_id, VERSION.c.digest],
+        set_={"purged_at": None, **derived},
     )
     audit.record(
         connection,

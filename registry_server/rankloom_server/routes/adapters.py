@@ -70,6 +70,17 @@ def resolve(service: Reader, ref: RefDep) -> wire.ResolvedVersion:
     return service.resolve(ref)
 
 
+@router.get(_ONE + "/related")
+def related(
+    service: Reader,
+    ref: RefDep,
+    limit: int = 50,
+    after: Annotated[str | None, Query(max_length=32)] = None,
+) -> wire.RelatedPage:
+    """Return the versions that share tensors with one, named as for ``resolve``."""
+    return service.related(ref, limit=limit, after=after)
+
+
 @router.get(_ONE + "/signatures")
 def signatures(service: Reader, ref: RefDep) -> wire.SignedVersion:
     """Return one version, named as for ``resolve``, with its signatures, if it has any."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankloom import bases, ref
-from rankloom.client.session import Session
+from rankloom.client.session import Session, ask, version_ref
 from rankloom.errors import RankloomWarning, RefError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         AdapterRecord,
         AliasMove,
         BaseRecord,
+        RelatedVersion,
         Version,
     )
 
@@ -48,7 +50,11 @@ class Catalogue(Session):
             same_as: a ref, or an adapter's folder, whose very tensors they have.
             query: what else must hold; the fields of
                 :class:`rankloom.registry.wire.VersionQuery`, e.g. ``base="llama"``,
-                ``rank_max=16``, ``contains=["q_proj"]``, ``labels=["task=qa"]``.
+                ``rank_max=16``, ``contains=["q_proj"]``, ``labels=["task=qa"]``,
+                ``engine="vllm==0.33"``.
+
+        Warns:
+            RankloomWarning: an engine was named, and not all versions have been judged.
 
         Raises:
             NotFoundError: there is no such base.
@@ -69,19 +75,42 @@ class Catalogue(Session):
         after: int | None = None
         while True:
             page = self.registry.search(wanted, after=after)
+            if after is None and page.incomplete:
+                warn_incomplete("have not been judged by the present tables of engines")
             yield from page.items
             after = page.next
+            if after is None:
+                return
+
+    def related(self, name: str) -> Iterator[RelatedVersion]:
+        """Yield the versions that have tensors of the one that a ref names, most shared first.
+
+        Warns:
+            RankloomWarning: of some versions the registry does not know the single tensors yet.
+
+        Raises:
+            RefError: it does not know them of this version.
+        """
+        wanted = version_ref(name)
+        after: str | None = None
+        while True:
+            page = ask(name, wanted, partial(self.registry.related, after=after))
+            if after is None and page.incomplete:
+                warn_incomplete("were published before the registry took digests of single tensors")
+            yield from page.items
+            after = page.next
+            wanted = ref.VersionRef(wanted.adapter, digest=page.digest)  # an alias may move
             if after is None:
                 return
 
     def _tensors_of(self, adapter: PathLike) -> str:
         """Return the digest of the tensors of a version or a folder."""
         from rankloom.adapter.reader import read
-        from rankloom.tensorfile.tensor_digest import tensor_digest
+        from rankloom.tensorfile.tensor_digest import leaves, tensor_digest
 
         where = ref.parse(adapter)
         if isinstance(where, Path):
-            return tensor_digest(read(where).header.tensors.values())
+            return tensor_digest(leaves(read(where).header.tensors.values()))
         found = self.registry.resolve(where).version.facts.tensors
         if found is None:
             message = f"{where} was published before the registry took digests of tensors"
@@ -191,3 +220,9 @@ class Catalogue(Session):
             warnings.simplefilter("ignore", RankloomWarning)  # the caller knows that it is yanked
             version = self.resolve(name).version
         return self.registry.yank(version.adapter, version.digest, reason)
+
+
+def warn_incomplete(why: str) -> None:
+    """Warn that an answer leaves out versions of which too little is known."""
+    message = f"the answer lacks versions that {why}; 'loractl admin index', where the registry is"
+    warnings.warn(RankloomWarning(f"{message}, looks at them"), stacklevel=3)

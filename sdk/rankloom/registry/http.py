@@ -105,6 +105,13 @@ class HttpRegistry:
         params |= {"limit": limit, "after": after}
         return self._send(wire.VersionPage, "GET", "/versions", params=params)
 
+    def related(
+        self, ref: VersionRef, *, limit: int = 50, after: str | None = None
+    ) -> wire.RelatedPage:
+        """Return one page of the versions that share tensors with one."""
+        params = _named(ref) | {"limit": limit, "after": after}
+        return self._send(wire.RelatedPage, "GET", f"{_path(ref.adapter)}/related", params=params)
+
     def remark(self, adapter: AdapterName, version: str, said: wire.Remarks) -> wire.Version:
         """Say something of a version."""
         where = f"{_path(adapter)}/versions/{version}/remarks"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         NewToken,
         Page,
         PartsRequest,
+        RelatedPage,
         Remarks,
         ResolvedVersion,
         Signature,
@@ -70,6 +71,9 @@ class Registry(Protocol):
         self, query: VersionQuery, *, limit: int = 50, after: int | None = None
     ) -> VersionPage:
         """Return one page of the versions that are searched for, newest first."""
+
+    def related(self, ref: VersionRef, *, limit: int = 50, after: str | None = None) -> RelatedPage:
+        """Return one page of the versions that share tensors with one, most shared first."""
 
     def remark(self, adapter: AdapterName, version: str, said: Remarks) -> Version:
         """Say of a version (a digest) what is given; what is not named stays as it is."""

@@ -27,6 +27,9 @@ Word = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
 SemVer = Annotated[str, AfterValidator(semantic.check)]
 LabelValue = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00]+$")]
+EngineVerdict = Literal["accept", "reject", "silent-wrong", "degraded", "unknown"]
+"""What an engine does with an adapter, see :class:`rankloom.validate.engines.Verdict`."""
+
 MAX_PARTS = 10_000
 """As many parts as S3 takes for one object."""
 
@@ -159,12 +162,18 @@ class AdapterRecord(Message):
 
 
 class AdapterDetail(Message):
-    """One adapter with all its versions, newest first."""
+    """One adapter with all its versions, newest first.
+
+    ``verdicts`` tells, by a version's digest, what each engine does with it as it starts by
+    default, beside the recorded base if there is one. A version that the registry's present tables
+    of engines have not judged yet is not in it.
+    """
 
     namespace: str
     name: str
     card: str = ""
     versions: tuple[Version, ...] = ()
+    verdicts: dict[Digest, dict[str, EngineVerdict]] = Field(default_factory=dict)
 
 
 class Page(Message):
@@ -268,6 +277,8 @@ class VersionQuery(Message):
         labels: ``name=value`` that it carries.
         creator: name of the token that pushed it.
         tensors: digest of its tensors, as the facts of another version tell it.
+        engine: an engine, e.g. ``vllm==0.33``, as it starts by default.
+        verdict: what that engine does with it; ``None``: it accepts it.
         latest: only the version that ``latest`` means.
         yanked: yanked versions too.
     """
@@ -283,15 +294,65 @@ class VersionQuery(Message):
     labels: tuple[Word, ...] = Field(default=(), max_length=20)
     creator: Name | None = None
     tensors: Digest | None = None
+    engine: str | None = Field(default=None, max_length=64)
+    verdict: EngineVerdict | None = None
     latest: bool = True
     yanked: bool = False
 
 
 class VersionPage(Message):
-    """A page of versions, newest first; ``next`` asks for the one after it."""
+    """A page of versions, newest first; ``next`` asks for the one after it.
+
+    ``incomplete``: an engine was asked for, and the registry has versions that its present tables
+    of engines have not judged yet, which are not found.
+    """
 
     items: tuple[Version, ...]
     next: int | None = None
+    incomplete: bool = False
+
+
+class RelatedVersion(Message):
+    """A version that has tensors of another one.
+
+    Tensors of one content count once, whatever their names; those of one and the same value
+    throughout, as of a factor that was not trained, do not count.
+
+    Attributes:
+        version: the version.
+        shared: how many of its tensors the other one has.
+        of: how many the other one has altogether.
+        tensors: how many it has itself.
+    """
+
+    version: Version
+    shared: int
+    of: int
+    tensors: int
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the two have the very same tensors."""
+        return self.shared == self.of == self.tensors
+
+
+class RelatedPage(Message):
+    """A page of the versions that have tensors of one, those that have most of them first.
+
+    Among those that have as many, the ones with the fewest others come first.
+
+    Attributes:
+        digest: the version that was asked about.
+        items: the others.
+        next: asks for the page after this one.
+        incomplete: the registry has versions of which it does not know the single tensors yet, and
+            which are not found.
+    """
+
+    digest: Digest
+    items: tuple[RelatedVersion, ...]
+    next: str | None = None
+    incomplete: bool = False
 
 
 class Remarks(Message):

@@ -118,6 +118,11 @@ class Engine:
     sources: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
+    def pinned(self) -> str:
+        """How this version of it is written behind ``--engine``."""
+        return f"{self.name}=={self.version}"
+
+    @property
     def max_rank(self) -> int | None:
         """The largest rank that it does not refuse, if nothing else is set; ``None``: any."""
         refused = self.cells["rank"].verdict is Verdict.REJECT

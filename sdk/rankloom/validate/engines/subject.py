@@ -95,6 +95,12 @@ class Subject:
         return {module: Pair(**parts) for module, parts in found.items()}
 
 
+def of_adapter(adapter: Adapter, fit: Fit | None = None) -> Subject:
+    """Return what engines see of an adapter that rankloom can read."""
+    shapes = {key: entry.shape for key, entry in adapter.header.tensors.items()}
+    return Subject(adapter.config.raw, shapes, adapter, fit)
+
+
 def read(folder: Path, adapter: Adapter | None = None, fit: Fit | None = None) -> Subject | None:
     """Read what engines see; ``None`` where no engine could read it either.
 
@@ -104,8 +110,7 @@ def read(folder: Path, adapter: Adapter | None = None, fit: Fit | None = None) -
         fit: see :class:`Fit`.
     """
     if adapter is not None:
-        shapes = {key: entry.shape for key, entry in adapter.header.tensors.items()}
-        return Subject(adapter.config.raw, shapes, adapter, fit)
+        return of_adapter(adapter, fit)
     try:
         path = folder / CONFIG
         config = strict_json.loads(path.read_text("utf-8")) if _is_small(path) else None

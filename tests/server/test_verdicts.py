@@ -1,0 +1,224 @@
+"""Searching by what engines do: as validation says, by the present tables of engines only."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+
+from adapter_folder import base_record, fingerprint, push, write_adapter
+from rankloom import digest as digests
+from rankloom import engine_tables
+from rankloom.errors import RefError, UnknownEngineError
+from rankloom.ref import VersionRef
+from rankloom.registry.protocol import Registry
+from rankloom.registry.wire import EngineVerdict, Version, VersionQuery
+from rankloom.validate import validate
+from rankloom.validate.engines import Verdict, engines
+from rankloom_server import db, index, search_keys
+from rankloom_server.models import SEARCH_ENTRY, SEARCH_KEY, VERSION, VERSION_TENSOR
+from rankloom_server.service import Service
+from rankloom_server.store.local import LocalStore
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "wide": {"r": 32},
+    "scaled": {"use_rslora": True},
+    "pissa": {"init_lora_weights": "pissa"},
+}
+
+
+def write(folder: Path, name: str) -> Path:
+    """Write one of those adapters."""
+    seed = list(CONFIGS).index(name)
+    write_adapter(folder, seed=seed, rank=CONFIGS[name].get("r", 8), width=64)
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **CONFIGS[name]}))
+    return folder
+
+
+def push_all(registry: Registry, tmp_path: Path) -> dict[str, Version]:
+    return {name: push(registry, write(tmp_path / name, name), name) for name in CONFIGS}
+
+
+def names(registry: Registry, **query: Any) -> set[str]:  # noqa: ANN401
+    return {item.name for item in registry.search(VersionQuery(**query)).items}
+
+
+@pytest.fixture
+def service(engine: sa.Engine, tmp_path: Path) -> Service:
+    return Service(engine, LocalStore(tmp_path / "blobs"), tmp_path / "scratch")
+
+
+def test_by_any_door(registry: Registry, tmp_path: Path) -> None:
+    pushed = push_all(registry, tmp_path)
+    # As read in the engines themselves (docs/engines.md).
+    assert names(registry, engine="vllm==0.33") == {"plain", "scaled"}
+    assert names(registry, engine="vllm", verdict="reject") == {"wide", "pissa"}
+    assert names(registry, engine="vllm", verdict="reject", rank_max=8) == {"pissa"}
+    assert "scaled" in names(registry, engine="ollama", verdict="silent-wrong")
+    assert "plain" not in names(registry, engine="ollama", verdict="silent-wrong")
+    for name, version in pushed.items():
+        judged = validate(tmp_path / name, engines=[engine.pinned for engine in engines()]).engines
+        expected = {found.text: found.verdict for found in judged}
+        detail = registry.show(version.adapter)
+        assert detail.verdicts == {version.digest: expected}
+        for engine, verdict in expected.items():
+            assert name in names(registry, engine=engine, verdict=verdict)
+    assert not registry.search(VersionQuery(engine="vllm")).incomplete
+    with pytest.raises(UnknownEngineError, match=r"vllm 0\.1"):
+        registry.search(VersionQuery(engine="vllm==0.1"))
+    with pytest.raises(RefError, match="no engine"):
+        registry.search(VersionQuery(engine="vllmm"))
+    with pytest.raises(RefError, match="by default"):
+        registry.search(VersionQuery(engine="vllm==0.33,max_lora_rank=64"))
+    with pytest.raises(RefError, match="no engine"):
+        registry.search(VersionQuery(verdict="reject"))
+
+
+def test_a_recorded_base_is_looked_at(service: Service, tmp_path: Path) -> None:
+    """The base is known to be of another model type: what fills up q, k, v unevenly shows there."""
+    folder = write_adapter(tmp_path / "a")
+    alone = push(service, folder, "alone")
+    record = base_record()
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 8}
+    uneven = record.model_copy(update={"config": {**record.config, **heads}})
+    service.add_base(uneven)
+    named = push(service, folder, "named", base="tiny", made_for=fingerprint())
+    same = push(service, folder, "same", made_for=fingerprint())  # nobody named it
+    assert same.base == "tiny"
+    found = [service.show(one.adapter).verdicts[one.digest] for one in (alone, named, same)]
+    assert found[1] == found[2] != found[0]
+    before = _kept(service.engine)
+    _forget(service.engine)
+    assert index.run(service).judged == 3
+    assert _kept(service.engine) == before
+
+
+def test_the_wire_knows_every_verdict() -> None:
+    assert set(get_args(EngineVerdict)) == set(Verdict)
+
+
+# --- other tables, and none ---------------------------------------------------------------------
+
+
+class Counting(LocalStore):
+    """A store that is in no folder of this machine, and counts the bytes that were read."""
+
+    nbytes = 0
+
+    def file(self, digest: str) -> None:
+        """Have no file."""
+
+    def read(self, digest: str) -> Iterator[bytes]:
+        """Yield small chunks."""
+        for chunk in super().read(digest):
+            for start in range(0, len(chunk), 700):
+                Counting.nbytes += len(chunk[start : start + 700])
+                yield chunk[start : start + 700]
+
+
+def judge_otherwise(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let other tables say of every version that vLLM refuses it."""
+    with monkeypatch.context() as patch:
+        patch.setattr(engine_tables, "digest", lambda: "0123456789abcdef")
+        with db.write(service.engine) as connection:
+            for version_id in connection.execute(sa.select(VERSION.c.id)).scalars().all():
+                search_keys.judge(connection, version_id, {"vllm==0.33.0": "reject"})
+        assert len(service.search(VersionQuery(engine="vllm", verdict="reject")).items) == 4
+
+
+def test_what_other_tables_said_is_not_found_until_it_is_judged_anew(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed = push_all(service, tmp_path)
+    before = _kept(service.engine)
+    judge_otherwise(service, monkeypatch)
+    for verdict in ("accept", "reject"):
+        page = service.search(VersionQuery(engine="vllm", verdict=verdict))
+        assert (page.items, page.incomplete) == ((), True)
+    assert service.show(pushed["plain"].adapter).verdicts == {}
+    assert not service.search(VersionQuery()).incomplete, "it says nothing of engines"
+    far = Service(service.engine, Counting(tmp_path / "blobs"), service.scratch)
+    done = index.run(far, limit=1)
+    assert (done.judged, done.read, done.left, done.failed) == (1, 0, 3, [])
+    assert names(service, engine="vllm") == {"plain"}
+    done = index.run(far)
+    assert (done.judged, done.left) == (3, 0)
+    sizes = sum(file.stat().st_size for name in CONFIGS for file in (tmp_path / name).iterdir())
+    assert 0 < Counting.nbytes < sizes / 4, "only configs and headers are read"
+    assert _kept(service.engine) == before
+    assert not service.search(VersionQuery(engine="vllm")).incomplete
+    assert index.run(service).judged == 0
+
+
+def test_what_is_broken_does_not_hold_up_the_rest(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed = push_all(service, tmp_path)
+    judge_otherwise(service, monkeypatch)
+    inside = LocalStore(tmp_path / "blobs").inside("default")
+    inside.delete(digests.of_file(tmp_path / "plain" / "adapter_model.safetensors"))
+    config = inside.path(digests.of_file(tmp_path / "wide" / "adapter_config.json"))
+    config.chmod(0o600)
+    config.write_bytes(config.read_bytes().replace(b"32", b"16"))
+    done = index.run(service, limit=1)
+    assert (done.judged, done.left) == (1, 3), "failures do not use up the limit"
+    done = index.run(service)
+    assert (done.judged, done.left) == (1, 2)
+    lost, changed = done.failed
+    assert "default/plain@v1" in lost
+    assert "adapter_model.safetensors" in lost
+    assert "default/wide@v1" in changed
+    assert "corrupt" in changed
+    assert names(service, engine="vllm") == {"scaled"}
+    assert service.search(VersionQuery(engine="vllm")).incomplete
+    assert service.show(pushed["wide"].adapter).verdicts == {}
+
+
+def test_versions_of_an_older_registry_are_read_when_asked_to(
+    service: Service, tmp_path: Path
+) -> None:
+    pushed = push_all(service, tmp_path)
+    before = _kept(service.engine)
+    _forget(service.engine)
+    old = VersionRef(pushed["plain"].adapter, number=1)
+    page = service.search(VersionQuery(engine="vllm"))
+    assert (page.items, page.incomplete) == ((), True)
+    with pytest.raises(RefError, match="before the registry") as caught:
+        service.related(old)
+    assert "loractl admin index" in caught.value.hint
+    new = push(service, tmp_path / "plain", "new")
+    page = service.related(VersionRef(new.adapter, number=1))
+    assert (page.items, page.incomplete) == ((), True), "its twin is not known yet"
+    assert index.run(service, limit=3).read == 3
+    assert service.related(old).incomplete
+    assert index.run(service).left == 0
+    (found,) = service.related(old).items
+    assert (found.version.name, found.is_same) == ("new", True)
+    assert all(ours <= theirs for ours, theirs in zip(before, _kept(service.engine), strict=True))
+
+
+def _kept(engine: sa.Engine) -> tuple[set[Any], ...]:
+    """Return what is derived of versions: rows, tensors, lists."""
+    columns = VERSION.c.id, VERSION.c.judged_by, VERSION.c.tensor_count, VERSION.c.verdicts
+    lists = sa.select(SEARCH_KEY.c.text, SEARCH_ENTRY.c.version_id).join(SEARCH_KEY)
+    with db.read(engine) as connection:
+        return tuple(
+            {json.dumps(list(row), default=bytes.hex, sort_keys=True) for row in found}
+            for found in (
+                connection.execute(sa.select(*columns)).all(),
+                connection.execute(sa.select(VERSION_TENSOR)).all(),
+                connection.execute(lists).all(),
+            )
+        )
+
+
+def _forget(engine: sa.Engine) -> None:
+    """Bring the database to what it was before engines were judged, and to the present schema."""
+    with db.write(engine) as connection:
+        command.downgrade(db.alembic_config(connection), "0013")
+    db.upgrade(engine)
