@@ -34,8 +34,10 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    keys = "SELECT id FROM search_key WHERE text LIKE 'engine:%'"
-    op.execute(f"DELETE FROM search_entry WHERE key_id IN ({keys})")
+    op.execute(
+        "DELETE FROM search_entry WHERE key_id IN "
+        "(SELECT id FROM search_key WHERE text LIKE 'engine:%')"
+    )
     op.drop_index(op.f(BY_VERSION), "version_tensor")
     op.drop_table("version_tensor")
     op.drop_index(op.f(JUDGED_BY), "version")
