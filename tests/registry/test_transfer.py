@@ -2,6 +2,7 @@
 
 import hashlib
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import signing_keys
 from rankloom.errors import IntegrityError, NotFoundError, RegistryError, UploadCorruptError
 from rankloom.registry import connection, patience, sending, transfer
 from rankloom.registry.connection import Span
@@ -176,6 +178,26 @@ def test_a_put_sends_the_signed_headers_and_every_byte(site: Site, tmp_path: Pat
     assert headers["If-None-Match"] == "*"
     assert headers["Content-Length"] == str(len(DATA))
     assert "Transfer-Encoding" not in headers
+
+
+def test_a_part_goes_over_tls_as_it_is(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, certificate = signing_keys.authority(tmp_path, "store")
+    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    served.load_cert_chain(certificate, key)
+    site.server.socket = served.wrap_socket(site.server.socket, server_side=True)
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    trusting.check_hostname = False
+    monkeypatch.setattr(connection, "_tls", lambda: trusting)
+    (tmp_path / "blob").write_bytes(DATA)
+    site.answers = [body(b"")]
+    part = PartTarget(number=2, url=site.url.replace("http:", "https:"))
+    counted: list[int] = []
+    tally = Tally(len(DATA) - 1000, lambda done, _: counted.append(done))
+    assert sending.put_part(tmp_path / "blob", Span(1000, len(DATA) - 1000), part, tally) is None
+    assert site.requests[0][1] == DATA[1000:]
+    assert counted[-1] == len(DATA) - 1000
 
 
 @pytest.mark.parametrize(

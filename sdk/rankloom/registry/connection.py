@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import functools
 import http.client
+import os
 import socket
 import ssl
 import threading
@@ -29,6 +30,9 @@ _SECONDS: Final = 60.0
 
 _SLICE: Final = 4 << 20
 """Bytes sent between two counts of progress."""
+
+_TLS_BLOCK: Final = 64 << 10
+"""Bytes that are encrypted at once."""
 
 _UNSENT: Final = 256 << 10
 """Bytes that wait in the kernel for the line. It would take megabytes, which a slow line carries
@@ -124,13 +128,22 @@ def _send(
     offset, end = span.begin, span.begin + span.size
     while offset < end:
         wanted = min(_SLICE, end - offset)
-        sent = connection.sock.sendfile(source, offset, wanted)
+        sent = _send_some(connection.sock, source, offset, wanted)
         if sent == 0:
             connection.close()
             message = f"REG001 {source.name} became shorter during the push"
             raise UploadCorruptError(message, hint="push again when nobody writes to it")
         offset += sent
         count(sent)
+
+
+def _send_some(sock: socket.socket, source: IO[bytes], offset: int, most: int) -> int:
+    if not isinstance(sock, ssl.SSLSocket):
+        return sock.sendfile(source, offset, most)
+    # Its own sendfile encrypts 8 KiB at a time, which takes twice as long as more at once.
+    block = os.pread(source.fileno(), min(most, _TLS_BLOCK), offset)
+    sock.sendall(block)
+    return len(block)
 
 
 def _hear(connection: http.client.HTTPConnection) -> _Answer:
