@@ -125,6 +125,7 @@ def served(settings: "Settings") -> Iterator[tuple[str, str]]:
 
     from rankloom_server import auth
     from rankloom_server.app import create_app
+    from rankloom_server.serve import configuration
 
     class Prompt(uvicorn.Server):
         """Looks ten times as often as others whether it shall end."""
@@ -137,7 +138,7 @@ def served(settings: "Settings") -> Iterator[tuple[str, str]]:
     token = auth.create_first(app.state.service.engine) or ""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as serve() does
-        server = Prompt(uvicorn.Config(app, log_config=None, access_log=False))
+        server = Prompt(configuration(app))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:

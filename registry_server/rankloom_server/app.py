@@ -11,8 +11,9 @@ from rankloom_server import problems, traces
 from rankloom_server.metrics import Metrics
 from rankloom_server.middleware import BodyLimit, RequestContext
 from rankloom_server.oidc.exchange import Exchange
-from rankloom_server.quick import QuickResolve
+from rankloom_server.quick import Quick, QuickResolve
 from rankloom_server.rates import Rates
+from rankloom_server.request_log import RequestLog
 from rankloom_server.rounds import Rounds
 from rankloom_server.routes import (
     access,
@@ -52,6 +53,7 @@ def create_app(settings: Settings) -> FastAPI:
         rounds.start()
         yield
         rounds.stop()
+        await app.state.quick.close()
         service.close()
         end_traces()
 
@@ -59,15 +61,17 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="rankloom", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.service = service
     app.state.metrics = Metrics()
+    app.state.requests = RequestLog(app.state.metrics)
     end_traces = traces.start(app, service.engine)
     app.state.under_way = UnderWay()
     app.state.rates = Rates(settings.requests_per_minute)
     app.state.exchange = Exchange(settings)
     problems.install(app)
     app.add_middleware(BodyLimit)
-    app.add_middleware(QuickResolve, engine=service.engine, rates=app.state.rates)
+    app.state.quick = Quick(service.engine, app.state.rates)
+    app.add_middleware(QuickResolve, quick=app.state.quick)
     # The last one added is the outermost.
-    app.add_middleware(RequestContext, metrics=app.state.metrics)
+    app.add_middleware(RequestContext, requests=app.state.requests)
     for router in (adapters.router, uploads.router, bases.router, access.router, versions.router):
         app.include_router(router, prefix=API)
     app.include_router(oidc.router, prefix=API)

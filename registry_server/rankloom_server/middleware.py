@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
-import secrets
 import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -12,12 +10,13 @@ from typing import TYPE_CHECKING
 import anyio
 
 from rankloom.registry.wire import Problem
-from rankloom_server import problems
+from rankloom_server import problems, request_log
+from rankloom_server.request_log import Request
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from rankloom_server.metrics import Metrics
+    from rankloom_server.request_log import RequestLog
 
 MAX_BODY = 32 << 20
 """Bytes of a JSON body; the headers of a base with 100 000 tensors take about 10 MB."""
@@ -26,23 +25,22 @@ IDLE_SECONDS = 60
 """How long a client that sends a body may pause."""
 
 _log = logging.getLogger("rankloom_server")
-_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 class RequestContext:
     """Gives every request an id and a log line, and answers faults of our own."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, requests: RequestLog) -> None:
         self._app = app
-        self._metrics = metrics
+        self._requests = requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(scope)
-        scope.setdefault("state", {})["request_id"] = request_id
+        given = dict(scope["headers"]).get(b"x-request-id", b"")
+        request_id = scope.setdefault("state", {})["request_id"] = request_log.request_id(given)
         started, status = time.perf_counter(), 0
 
         async def send_with_id(message: Message) -> None:
@@ -54,7 +52,7 @@ class RequestContext:
                 message["headers"] = [*message["headers"], *ours]
             await send(message)
 
-        with self._metrics.in_progress.track_inprogress():
+        with self._requests.in_progress.track_inprogress():
             try:
                 await self._app(scope, receive, send_with_id)
             except Exception:
@@ -66,27 +64,16 @@ class RequestContext:
         self._note(scope, status, time.perf_counter() - started)
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "none")
-        self._metrics.note(scope["method"], route, status, seconds)
         state = scope["state"]
-        # Not the query: it may carry a signature that is still good.
-        figures = {
-            "method": scope["method"],
-            "path": scope["path"],
-            "status": status,
-            "ms": round(1000 * seconds, 1),
-            "request_id": state["request_id"],
-            "actor": state.get("actor"),
-        }
-        if "trace_id" in state:
-            figures["trace_id"] = state["trace_id"]
-        line = "%(method)s %(path)s %(status)d %(ms).1f ms id=%(request_id)s"
-        _log.info(line, figures, extra=figures)
-
-
-def _request_id(scope: Scope) -> str:
-    given = dict(scope["headers"]).get(b"x-request-id", b"")
-    return given.decode() if _ID.fullmatch(given) else secrets.token_hex(16)
+        request = Request(
+            method=scope["method"],
+            path=scope["path"],
+            route=getattr(scope.get("route"), "path", "none"),
+            request_id=state["request_id"],
+            actor=state.get("actor"),
+            trace_id=state.get("trace_id"),
+        )
+        self._requests.note(request, status, seconds)
 
 
 class BodyLimit:

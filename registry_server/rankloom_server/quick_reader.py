@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
-from typing import TYPE_CHECKING, Any, Protocol
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
+    import psycopg
     import sqlalchemy as sa
+    from psycopg.pq.abc import PGconn, PGresult
 
-_CONNECTIONS = 8
 _PATIENCE_SECONDS = 1.0
+
+Row = tuple[Any, ...]
+"""What one row has: text, numbers as text or as they are, and ``None``."""
 
 
 class Reader(Protocol):
     """A connection to the database for single statements, beside the ordinary ones."""
 
-    async def one(self, text: str, values: Mapping[str, Any]) -> Sequence[Any] | None:
-        """Return the row that a statement gives, ``None`` if none or if the database refuses."""
+    def one(self, text: str, values: Sequence[Any], then: Callable[[Row | None], None]) -> None:
+        """Give ``then`` the row of a statement, now or later in the event loop.
+
+        It is given ``None`` if there is no row, or if the database refuses or does not answer:
+        the ordinary route meets that too, and knows what to say.
+        """
         ...
 
     async def close(self) -> None:
@@ -33,47 +43,177 @@ class SqliteReader:
         self._connection = sqlite3.connect(path, timeout=0, isolation_level=None)
         self._connection.execute("PRAGMA query_only = ON")
 
-    async def one(self, text: str, values: Mapping[str, Any]) -> Sequence[Any] | None:
-        """Return the row that a statement gives."""
+    def one(self, text: str, values: Sequence[Any], then: Callable[[Row | None], None]) -> None:
+        """Give the row of a statement at once."""
         try:
-            found: Sequence[Any] | None = self._connection.execute(text, values).fetchone()
-        except sqlite3.Error:  # the ordinary route meets it too, and knows what to say
-            return None
-        return found
+            found: Row | None = self._connection.execute(text, values).fetchone()
+        except sqlite3.Error:
+            found = None
+        then(found)
 
     async def close(self) -> None:
         """Close the connection."""
         self._connection.close()
 
 
+class _Question(NamedTuple):
+    text: str
+    values: Sequence[Any]
+    then: Callable[[Row | None], None]
+    since: float
+
+
 class PostgresReader:
-    """Reads over a few connections of its own, which prepare what they run often."""
+    """Reads over one connection, on which statements follow each other without waiting.
+
+    It speaks to libpq, which sends what the requests of one turn of the event loop ask in one
+    piece (its pipeline), and prepares every statement once. A task, a pool and a cursor for each
+    row would take longer than the database does.
+    """
 
     def __init__(self, url: sa.URL) -> None:
-        from psycopg_pool import AsyncConnectionPool
+        self._url = url.set(drivername="postgresql").render_as_string(hide_password=False)
+        self._loop = asyncio.get_running_loop()
+        self._opening: asyncio.Task[None] | None = None
+        self._connection: psycopg.AsyncConnection[Any] | None = None
+        self._unsent: deque[_Question] = deque()
+        self._sent: deque[_Question | None] = deque()  # None: a statement was prepared
+        self._prepared: dict[str, bytes] = {}
+        self._watch: asyncio.TimerHandle | None = None
 
-        plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
-        options = {"autocommit": True}
-        self._pool = AsyncConnectionPool(
-            plain, min_size=1, max_size=_CONNECTIONS, open=False, kwargs=options
-        )
+    def one(self, text: str, values: Sequence[Any], then: Callable[[Row | None], None]) -> None:
+        """Give the row of a statement when it has come."""
+        if not self._unsent:
+            self._loop.call_soon(self._send)
+        self._unsent.append(_Question(text, values, then, self._loop.time()))
+        if self._watch is None:
+            self._watch = self._loop.call_later(_PATIENCE_SECONDS, self._look)
 
-    async def one(self, text: str, values: Mapping[str, Any]) -> Sequence[Any] | None:
-        """Return the row that a statement gives."""
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._opening is not None:
+            self._opening.cancel()
+        self._drop()
+
+    def _send(self) -> None:
+        """Send all that was asked since the last time; open the connection if there is none."""
+        import psycopg
+
+        if self._connection is None:
+            if self._opening is None:
+                self._opening = self._loop.create_task(self._open())
+            return
+        try:
+            while self._unsent:
+                self._send_one(self._connection.pgconn, self._unsent.popleft())
+            self._connection.pgconn.pipeline_sync()
+            self._flush()
+        except psycopg.Error:
+            self._drop()
+
+    def _send_one(self, line: PGconn, question: _Question) -> None:
+        name = self._prepared.get(question.text)
+        if name is not None:
+            self._sent.append(question)
+        else:
+            self._sent += [None, question]
+            name = self._prepared[question.text] = b"rankloom_%d" % len(self._prepared)
+            line.send_prepare(name, question.text.encode())
+        line.send_query_prepared(name, [str(value).encode() for value in question.values])
+
+    def _flush(self) -> None:
+        assert self._connection is not None  # noqa: S101 - only called while there is one
+        line = self._connection.pgconn
+        if line.flush():  # the socket takes no more now
+            self._loop.add_writer(line.socket, self._flush)
+        else:
+            self._loop.remove_writer(line.socket)
+
+    async def _open(self) -> None:
         import psycopg
 
         try:
-            if self._pool.closed:
-                await self._pool.open()
-            async with self._pool.connection(_PATIENCE_SECONDS) as connection:
-                cursor = await connection.execute(text, values)
-                return await cursor.fetchone()
-        except psycopg.Error:  # the ordinary route meets it too, and knows what to say
-            return None
+            opened = await psycopg.AsyncConnection.connect(
+                self._url, autocommit=True, client_encoding="utf8"
+            )
+        except psycopg.Error:
+            self._drop()
+            return
+        finally:
+            self._opening = None
+        opened.pgconn.nonblocking = 1
+        opened.pgconn.enter_pipeline_mode()
+        self._connection = opened
+        self._loop.add_reader(opened.pgconn.socket, self._read)
+        self._send()
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._pool.close()
+    def _read(self) -> None:
+        import psycopg
+
+        assert self._connection is not None  # noqa: S101 - only called while there is one
+        line = self._connection.pgconn
+        try:
+            line.consume_input()
+            ended = False  # two nothings after each other: the rest has not come yet
+            while not line.is_busy():
+                result = line.get_result()
+                if result is not None:
+                    self._take(result)
+                elif ended:
+                    break
+                ended = result is None
+        except psycopg.Error:
+            self._drop()
+
+    def _take(self, result: PGresult) -> None:
+        """Give on what one command resulted in.
+
+        Raises:
+            psycopg.Error: it failed.
+        """
+        import psycopg
+        from psycopg.pq import ExecStatus
+
+        if result.status == ExecStatus.PIPELINE_SYNC:
+            return
+        if result.status not in {ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK}:
+            raise psycopg.DatabaseError
+        question = self._sent.popleft()
+        if question is not None:
+            question.then(_row(result))
+
+    def _look(self) -> None:
+        """Give up on a connection that does not answer."""
+        self._watch = None
+        asked = [one for one in (*self._sent, *self._unsent) if one is not None]
+        if not asked:
+            return
+        left = asked[0].since + _PATIENCE_SECONDS - self._loop.time()
+        if left <= 0:
+            self._drop()
+        else:
+            self._watch = self._loop.call_later(left, self._look)
+
+    def _drop(self) -> None:
+        """Close the connection, and let the ordinary route answer what was asked over it."""
+        if self._connection is not None:
+            line = self._connection.pgconn
+            self._loop.remove_reader(line.socket)
+            self._loop.remove_writer(line.socket)
+            line.finish()
+            self._connection = None
+        asked = [one for one in (*self._sent, *self._unsent) if one is not None]
+        for store in (self._sent, self._unsent, self._prepared):
+            store.clear()
+        for question in asked:
+            question.then(None)
+
+
+def _row(result: PGresult) -> Row | None:
+    if not result.ntuples:
+        return None
+    cells = (result.get_value(0, number) for number in range(result.nfields))
+    return tuple(None if cell is None else cell.decode() for cell in cells)
 
 
 def open_reader(engine: sa.Engine) -> Reader:

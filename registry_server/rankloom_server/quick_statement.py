@@ -3,54 +3,69 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
 
 from rankloom_server import catalogue, signed
 from rankloom_server.access import ANONYMOUS, EVERYWHERE, Scope
 from rankloom_server.models import ADAPTER, ALIAS, NAMESPACE, TOKEN, TOKEN_GRANT, VERSION
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _COLUMNS = tuple(column for column in catalogue.VERSION_COLUMNS if column.key != "adapter_id")
-_KEYS = tuple(column.key for column in _COLUMNS)
-_JSON = tuple(column.key for column in _COLUMNS if isinstance(column.type, sa.JSON))
-_encode = json.JSONEncoder().encode
+_quoted = json.encoder.encode_basestring_ascii
 
 # Rights are compared with what was asked for, and not with a column, which a subquery within a
 # subquery would read from a table of its own.
 _NAMESPACE: sa.BindParameter[str] = sa.bindparam("namespace", type_=NAMESPACE.c.name.type)
 
 
-def compiled(dialect: sa.Dialect, how: str, anonymous: bool) -> tuple[str, dict[str, Any]]:
-    """Return the text of a statement, and the values in it that are always the same.
+class Statement(NamedTuple):
+    """A statement as the driver takes it.
+
+    Attributes:
+        text: with a place for each value.
+        names: of the values, in the order of their places.
+        constants: those of them that are always the same.
+    """
+
+    text: str
+    names: tuple[str, ...]
+    constants: dict[str, Any]
+
+    def values(self, given: dict[str, Any]) -> list[Any]:
+        """Return the values in the order of their places."""
+        known = self.constants | given
+        return [known[name] for name in self.names]
+
+
+def compiled(dialect: sa.Dialect, how: str, *, anonymous: bool, bare: bool) -> Statement:
+    """Return a statement.
 
     Its row is who asks (``NULL``: nobody who may read), by whom the version must be signed,
-    another namespace that has the name, and then what :func:`body` takes.
+    another namespace that has the name, if ``bare`` asks for it, and then what :func:`body` takes.
 
     Args:
         dialect: of the database.
         how: ``latest``, ``alias``, ``number`` or ``digest``.
         anonymous: there is no token.
+        bare: the name must be no other namespace's.
     """
-    columns = [
-        sa.cast(column, sa.Text).label(column.key) if column.key in _JSON else column
-        for column in _COLUMNS
-    ]
-    aggregate = sa.func.json_group_array if dialect.name == "sqlite" else sa.func.json_agg
-    aliases = sa.select(sa.cast(aggregate(ALIAS.c.name), sa.Text)).where(
+    joined = sa.func.group_concat if dialect.name == "sqlite" else sa.func.string_agg
+    aliases = sa.select(joined(ALIAS.c.name, sa.literal_column("','"))).where(
         ALIAS.c.adapter_id == ADAPTER.c.id, ALIAS.c.digest == VERSION.c.digest
     )
     statement = (
         sa.select(
             (_public() if anonymous else _holder()).label("actor"),
             sa.cast(signed.REQUIRED, sa.Text).label("required"),
-            _namesake().label("namesake"),
+            (_namesake() if bare else sa.null()).label("namesake"),
             aliases.scalar_subquery().label("aliases"),
             VERSION.c.manifest,
             sa.cast(VERSION.c.probe, sa.Text).label("probe"),
-            *columns,
+            *(_as_text(column, dialect.name) for column in _COLUMNS),
         )
         .select_from(catalogue.VERSIONS)
         .where(
@@ -60,10 +75,21 @@ def compiled(dialect: sa.Dialect, how: str, anonymous: bool) -> tuple[str, dict[
             _named(how),
         )
     )
-    if dialect.name == "sqlite":
-        dialect = sqlite.dialect(paramstyle="named")  # as the driver of the other one has them
-    made = statement.compile(dialect=dialect)
-    return str(made), dict(made.params)
+    style = "qmark" if dialect.name == "sqlite" else "numeric_dollar"  # as libpq has them
+    kind: Any = type(dialect)
+    made = statement.compile(dialect=kind(paramstyle=style))
+    return Statement(str(made), tuple(made.positiontup or ()), dict(made.params))
+
+
+def _as_text(column: sa.ColumnElement[Any], database: str) -> sa.ColumnElement[Any]:
+    """Return the expression for a column as both databases' readers have it."""
+    if isinstance(column.type, sa.JSON):
+        return sa.cast(column, sa.Text).label(column.key)
+    if column.key == "created_at" and database == "postgresql":  # SQLite keeps it in this form
+        form: sa.ColumnElement[str] = sa.literal_column("'YYYY-MM-DD HH24:MI:SS.US'")
+        utc: sa.ColumnElement[str] = sa.literal_column("'UTC'")
+        return sa.func.to_char(sa.func.timezone(utc, column), form).label(column.key)
+    return column
 
 
 def _named(how: str) -> sa.ColumnElement[bool]:
@@ -112,15 +138,31 @@ def _holder() -> sa.ScalarSelect[Any]:
 
 def body(aliases: str | None, manifest: str, probe: str | None, *version: Any) -> bytes:  # noqa: ANN401
     """Return what the ordinary route would answer; what is JSON in the database stays as it is."""
-    row = dict(zip(_KEYS, version, strict=True))
-    row["aliases"] = sorted(json.loads(aliases)) if aliases else []
-    row["created_at"] = _moment(row["created_at"])
-    raw = ",".join(f'"{key}":{row.pop(key)}' for key in _JSON)
-    plain = _encode(row)[1:-1]
-    rest = f'"manifest":{manifest},"probe":{probe or "null"}'
-    return f'{{"version":{{{plain},{raw}}},{rest}}}'.encode()
+    names = ",".join(map(_quoted, sorted(aliases.split(",")))) if aliases else ""
+    fields = tuple(put(value) for put, value in zip(_PUTS, version, strict=True))
+    return (_FORM % (*fields, names, manifest, _plain(probe))).encode()
 
 
-def _moment(value: datetime | str) -> str:
-    moment = datetime.fromisoformat(value) if isinstance(value, str) else value.astimezone(UTC)
-    return f"{moment.replace(tzinfo=None).isoformat()}Z"
+def _text(value: str | None) -> str:
+    return "null" if value is None else _quoted(value)
+
+
+def _plain(value: str | int | None) -> str:
+    return "null" if value is None else str(value)
+
+
+def _moment(value: str) -> str:
+    date, _, time = value.partition(" ")
+    return f'"{date}T{time.removesuffix(".000000")}Z"'
+
+
+def _put(column: sa.ColumnElement[Any]) -> Callable[[Any], str]:
+    """Return how the value of a column becomes JSON."""
+    if column.key == "created_at":
+        return _moment
+    return _plain if isinstance(column.type, sa.JSON | sa.Integer) else _text
+
+
+_PUTS = tuple(map(_put, _COLUMNS))
+_FIELDS = ",".join(f'"{column.key}":%s' for column in _COLUMNS)
+_FORM = f'{{"version":{{{_FIELDS},"aliases":[%s]}},"manifest":%s,"probe":%s}}'

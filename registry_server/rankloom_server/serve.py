@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from rankloom.errors import ConflictError
-from rankloom_server import auth, logs
+from rankloom_server import auth, logs, quick_protocol, traces
 from rankloom_server.app import create_app
 from rankloom_server.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
+
+    from fastapi import FastAPI
 
 HOST = "127.0.0.1"
 PORT = 8470
@@ -38,14 +40,7 @@ def serve(host: str = HOST, port: int = PORT, *, settings: Settings | Path) -> N
         settings = Settings(data_dir=settings)
     logs.configure(settings.log)
     app = create_app(settings)
-    config = uvicorn.Config(
-        app,
-        access_log=False,  # ours leaves out the query, which may carry a signature
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(configuration(app))
     with _listen(host, port) as listening, _signals_end(server):
         shown = f"[{host}]" if ":" in host else host
         print(f"rankloom registry on http://{shown}:{listening.getsockname()[1]}", flush=True)
@@ -53,6 +48,20 @@ def serve(host: str = HOST, port: int = PORT, *, settings: Settings | Path) -> N
         if token is not None:
             print(f"admin token (shown once): {token}", flush=True)
         server.run(sockets=[listening])
+
+
+def configuration(app: FastAPI) -> uvicorn.Config:
+    """Return how uvicorn serves an application of :func:`rankloom_server.app.create_app`."""
+    # A request that is answered before ASGI begins would have no span.
+    quick = quick_protocol.protocol(app.state.quick, app.state.requests)
+    return uvicorn.Config(
+        app,
+        http="h11" if traces.wanted() else quick,
+        access_log=False,  # ours leaves out the query, which may carry a signature
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
 
 
 def _listen(host: str, port: int) -> socket.socket:

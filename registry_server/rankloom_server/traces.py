@@ -30,13 +30,18 @@ _WITH_QUERY = ("http.url", "http.target", "url.full", "url.query")
 _SPAN = "rankloom_span"
 
 
+def wanted() -> bool:
+    """Say whether somebody receives traces."""
+    return any(os.environ.get(name) for name in _RECEIVERS)
+
+
 def start(app: FastAPI, engine: sa.Engine) -> Callable[[], None]:
     """Trace the requests of ``app`` and the statements of ``engine``, if that is configured.
 
     Returns:
         What sends the last spans and ends; to be called when the application does.
     """
-    if not any(os.environ.get(name) for name in _RECEIVERS):
+    if not wanted():
         return _nothing
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter

@@ -2,14 +2,23 @@
 
 import asyncio
 import contextlib
+import email
+import itertools
+import json
+import socket
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import BinaryIO
 
+import h11
 import httpx
+import psycopg
 import pytest
 import sqlalchemy as sa
+from hypothesis import given
+from hypothesis import strategies as st
 
 from adapter_folder import base_record, fingerprint, push, write_adapter
 from rankloom.ref import AdapterName, VersionRef
@@ -23,10 +32,10 @@ from rankloom.registry.wire import (
     Version,
 )
 from rankloom.signing.signers import read_signer
-from rankloom_server import auth, catalogue, db, quick_reader
+from rankloom_server import auth, catalogue, db, quick, quick_protocol, quick_reader
 from rankloom_server.models import TOKEN, VERSION
 from rankloom_server.settings import Settings
-from servers import served
+from servers import Postgres, served
 from signing_keys import key_pair
 
 NAME = AdapterName("default", "zh-lang")
@@ -72,10 +81,18 @@ def world(settings: Settings, tmp_path: Path) -> Iterator[World]:
 
 
 @contextlib.contextmanager
-def only_the_short_way() -> Iterator[None]:
-    """Let the ordinary route fail, so that an answer came by the short one."""
+def only_the_short_way(door: str = "connection") -> Iterator[None]:
+    """Let the ordinary route fail and close the other door, so that an answer came by this one."""
+
+    async def closed(*_: object) -> None:
+        """Find nothing."""
+
     with pytest.MonkeyPatch.context() as patch:
         patch.delattr(catalogue, "resolve")
+        if door == "connection":
+            patch.setattr(quick.QuickResolve, "_find", closed)
+        else:
+            patch.setattr(quick_protocol, "read", lambda _data: None)
         yield
 
 
@@ -84,9 +101,13 @@ def asked(world: World, **named: str | int) -> ResolvedVersion:
     query = "".join(f"?{how}={value}" for how, value in named.items())
     with only_the_short_way():
         response = world.get(query)
-    assert response.status_code == 200, response.text
-    assert response.headers["content-type"] == "application/json"
-    assert response.headers["x-request-id"]
+    with only_the_short_way("asgi"):
+        same = world.get(query)
+    assert response.status_code == same.status_code == 200, response.text
+    assert response.content == same.content
+    ordinary = world.get("?what=1")
+    assert set(response.headers) == set(same.headers) == set(ordinary.headers)
+    assert response.headers["content-type"] == ordinary.headers["content-type"]
     found = ResolvedVersion.model_validate_json(response.content)
     ref = VersionRef(NAME, **(named or {"alias": "latest"}))  # type: ignore[arg-type]
     with db.read(world.engine) as connection:
@@ -138,14 +159,191 @@ def test_what_is_no_name_is_refused_in_words(world: World, name: str) -> None:
         assert answered.json()["code"] in {"invalid-request", "not-found"}
 
 
+def test_the_log_and_the_id_are_those_of_the_ordinary_way(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "rankloom_server")
+    headers = {"authorization": f"Bearer {world.token}", "x-request-id": "mine"}
+    for query in ("", "?what=1"):
+        caplog.clear()
+        answered = httpx.get(f"{world.url}{PATH}{query}", headers=headers)
+        assert answered.headers["x-request-id"] == "mine"
+        while not (lines := [one for one in caplog.records if "/resolve " in one.getMessage()]):
+            time.sleep(0.01)  # it is written when the answer has been
+        (record,) = lines
+        told = {name: getattr(record, name) for name in ("path", "status", "request_id", "actor")}
+        assert told == {"path": PATH, "status": 200, "request_id": "mine", "actor": "admin"}
+        assert record.getMessage().startswith(f"GET {PATH} 200 ")
+
+
+def test_ways_alternate_on_one_connection(world: World) -> None:
+    """Requests that come whole, in pieces, in one piece and behind each other, in their order."""
+
+    def request(query: str, more: bytes = b"") -> bytes:
+        token = world.token.encode()
+        line = f"GET {PATH}{query} HTTP/1.1\r\nHost: x\r\n".encode()
+        return line + b"Authorization: Bearer %b\r\n%b\r\n" % (token, more)
+
+    first, second = request("?number=1"), request("?number=2")
+    pieces = [first, request("?number=3"), second[:40], second[40:], first + second]
+    url = httpx.URL(world.url)
+    with socket.create_connection((url.host, url.port or 0), timeout=10) as line:
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        answers = line.makefile("rb")
+        for piece in pieces:
+            line.sendall(piece)
+            time.sleep(0.005)  # mostly pieces of their own then; right in any case
+        assert [_number(answers) for _ in range(5)] == [1, None, 2, 1, 2]
+        # A body is no request, whatever it looks like.
+        more = b"Content-Length: %d\r\nExpect: 100-continue\r\n" % len(first)
+        line.sendall(request("?what=1", more))
+        assert answers.readline() + answers.readline() == b"HTTP/1.1 100 Continue\r\n\r\n"
+        line.sendall(first)
+        assert _number(answers) == 2
+        line.sendall(first)
+        assert _number(answers) == 1
+
+
+def _number(answers: BinaryIO) -> int | None:
+    """Read one answer; return the number of its version."""
+    status = int(answers.readline().split()[1])
+    headers = email.message_from_bytes(b"".join(iter(answers.readline, b"\r\n")))
+    body = json.loads(answers.read(int(headers["content-length"])))
+    return body["version"]["number"] if status == 200 else None
+
+
+_LINES = [
+    *(b"Host: a", b"host:b", b"Authorization: Bearer rl_x", b"authorization:  Basic x "),
+    *(
+        b"Content-Length: 0",
+        b"Content-Length: 3",
+        b"content-length:",
+        b"Transfer-Encoding: chunked",
+    ),
+    *(b"Connection: close", b"Connection: Keep-Alive", b"Connection: upgrade", b"Upgrade: x"),
+    *(b"Expect: 100-continue", b"X-Request-Id: mine", b"X-Forwarded-For: 10.0.0.1", b" folded"),
+    *(b"Host : c", b"Accept: */*\t", b": x", b"No-Colon", b"Empty:", b"Bad: \x00", b"High: \xe4"),
+]
+_QUERIES = ["", "?alias=prod", "?number=1&bare=true", "?x=1"]
+_BEHIND = [b"", b"x", b"\r\n", b"GET / HTTP/1.1\r\n\r\n"]
+
+
+def _request(query: str, version: str, lines: list[bytes]) -> bytes:
+    return b"\r\n".join([f"GET {PATH}{query} HTTP/{version}".encode(), *lines, b"", b""])
+
+
+def test_what_the_short_way_reads_is_what_a_parser_reads() -> None:
+    kinds = itertools.product(_QUERIES, ["1.1", "1.0"], _LINES, [[], [b"Host: a"]], _BEHIND)
+    for query, version, line, host, behind in kinds:
+        _read_alike(_request(query, version, [*host, line]) + behind)
+
+
+@given(
+    lines=st.lists(st.sampled_from(_LINES), max_size=3),
+    at=st.integers(0, 200),
+    cut=st.integers(0, 2),
+    inserted=st.sampled_from(
+        [b"", b"\r\n", b"\n", b"\r", b" ", b"\t", b"\x00", b"a", b"%41", b":"]
+    ),
+)
+def test_edited_requests_are_read_alike(
+    lines: list[bytes], at: int, cut: int, inserted: bytes
+) -> None:
+    data = _request("?alias=prod", "1.1", [b"Host: a", *lines])
+    _read_alike(data[:at] + inserted + data[at + cut :])
+
+
+def _read_alike(data: bytes) -> None:
+    """Compare what the short way reads, if it does, with what h11 does."""
+    found = quick_protocol.read(data)
+    if found is None:
+        return
+    parser = h11.Connection(h11.SERVER)
+    parser.receive_data(data)
+    request, end = parser.next_event(), parser.next_event()
+    assert isinstance(request, h11.Request)
+    assert isinstance(end, h11.EndOfMessage)
+    assert parser.next_event() is h11.NEED_DATA, "nothing is behind it"
+    assert parser.their_state is h11.DONE, "the connection stays"
+    assert parser.trailing_data == (b"", False)
+    assert (request.method, request.http_version) == (b"GET", b"1.1")
+    assert request.target.partition(b"?")[0] == found.path.encode()
+    headers = dict(request.headers)
+    assert len(headers) == len(request.headers.raw_items())
+    assert headers.keys().isdisjoint({b"expect", b"upgrade"})
+    token = headers.get(b"authorization")
+    assert token == (found.asked.token and b"Bearer " + found.asked.token.encode())
+    assert headers.get(b"x-request-id", found.request_id.encode()) == found.request_id.encode()
+
+
+def test_the_plain_form_is_that_of_the_clients() -> None:
+    lines = [
+        "Host: a:1",
+        "Accept-Encoding: gzip, deflate",
+        "Connection: keep-alive",
+        "User-Agent: x",
+    ]
+    more = ["Authorization: Bearer rl_x", "X-Forwarded-For: 10.0.0.1"]
+    data = "\r\n".join([f"GET {PATH}?digest=sha256%3A{'0' * 64} HTTP/1.1", *lines, *more, "", ""])
+    found = quick_protocol.read(data.encode())
+    assert found is not None
+    assert found.asked.token == "rl_x"
+    assert found.asked.value == f"sha256:{'0' * 64}"
+    # Without a token the address counts, and uvicorn knows whether a proxy may tell it.
+    assert quick_protocol.read(data.replace(more[0] + "\r\n", "").encode()) is None
+    assert quick_protocol.read(data.replace("gzip", "g" * 9000).encode()) is None
+
+
+@pytest.mark.services
+def test_answers_of_postgresql_go_to_those_who_asked(postgres: Postgres) -> None:
+    slow, text = "SELECT pg_sleep(3), $1::text", "SELECT $1::text, NULL"
+    with psycopg.connect(postgres.url, autocommit=True) as other:
+
+        async def run() -> None:
+            reader = quick_reader.open_reader(db.open_engine(postgres.url))
+            loop = asyncio.get_running_loop()
+
+            def ask(text: str, value: str) -> asyncio.Future[quick_reader.Row | None]:
+                found = loop.create_future()
+                reader.one(text, [value], found.set_result)
+                return found
+
+            async def ask_many(times: int) -> list[quick_reader.Row | None]:
+                return await asyncio.gather(*(ask(text, f"ä{turn}") for turn in range(times)))
+
+            try:
+                assert await ask_many(40) == [(f"ä{turn}", None) for turn in range(40)]
+                # One that fails, or a connection that ends, leaves the others to the other way.
+                broken, after = await asyncio.gather(ask("SELECT 1/length($1)", ""), ask(text, "b"))
+                assert broken is None
+                assert after in {None, ("b", None)}
+                assert await ask_many(2) == [("ä0", None), ("ä1", None)]
+                waiting = ask(slow, "")
+                await asyncio.sleep(0.05)
+                other.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE query LIKE 'SELECT pg_sleep%'"
+                )
+                assert await waiting is None
+                assert await ask_many(2) == [("ä0", None), ("ä1", None)]
+                assert await ask(slow, "") is None, "nobody waits for three seconds"
+                assert await ask_many(1) == [("ä0", None)]
+            finally:
+                await reader.close()
+
+        asyncio.run(run())
+
+
 def test_a_value_that_the_database_refuses_is_no_hit(settings: Settings) -> None:
     settings.data_dir.mkdir()
     url = settings.database_url or db.sqlite_url(settings.data_dir / "registry.db")
 
     async def asked() -> object:
         reader = quick_reader.open_reader(db.open_engine(url))
+        found = asyncio.get_running_loop().create_future()
+        reader.one("SELECT no_such_column", [], found.set_result)
         try:
-            return await reader.one("SELECT no_such_column", {})
+            return await found
         finally:
             await reader.close()
 
@@ -220,6 +418,7 @@ def test_requests_are_counted_on_the_short_way_too(settings: Settings, tmp_path:
     assert "retry-after" in answers[-1].headers
     route = "/api/v1/adapters/{namespace}/{name}/resolve"
     assert f'rankloom_requests_total{{method="GET",route="{route}",status="200"}} 2.0' in figures
+    assert "rankloom_requests_in_progress 1.0" in figures, "only the one that asks"
 
 
 def test_a_version_that_must_be_signed_is_the_ordinary_routes_to_judge(
