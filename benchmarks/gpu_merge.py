@@ -21,6 +21,7 @@ import torch
 from rankloom_kernels import (
     Election,
     Fp8,
+    Int4,
     Keep,
     Nf4,
     Term,
@@ -187,25 +188,30 @@ def swap_cases() -> Iterator[Case]:
 
 
 def quantised_cases() -> Iterator[Case]:
-    """Two adapters on fp8 weights with block scales, and on NF4."""
+    """Two adapters on fp8 weights with block scales, on NF4, and on int4 as GPTQ stores it."""
     terms = adapters(2)
-    for name in ("fp8", "nf4"):
+    for name in ("fp8", "nf4", "int4"):
         model = [quantised(name, weight) for weight in weights()]
         nbytes = 2 * sum(weight.codes.nbytes + weight.scale.nbytes for weight in model)
 
-        def merge(model: list[Fp8 | Nf4] = model) -> None:
+        def merge(model: list[Fp8 | Nf4 | Int4] = model) -> None:
             for weight, some in zip(model, terms, strict=True):
                 merge_quantised_(weight, some, backend="triton")
 
         yield Case(f"{name}, 2 adapters, triton", merge, nbytes)
 
 
-def quantised(name: str, weight: torch.Tensor) -> Fp8 | Nf4:
+def quantised(name: str, weight: torch.Tensor) -> Fp8 | Nf4 | Int4:
     """Quantise a weight."""
     (rows, columns), values = weight.shape, weight.float()
     if name == "nf4":
         codes = torch.zeros(rows, columns // 2, dtype=torch.uint8, device=DEVICE)
         return Nf4(codes, torch.zeros(rows, columns // 64, device=DEVICE)).requantised(values)
+    if name == "int4":
+        codes = torch.zeros(columns // 8, rows, dtype=torch.int32, device=DEVICE).T
+        group = (torch.arange(columns, device=DEVICE) // 128).to(torch.int32)
+        scale = torch.zeros(columns // 128, rows, dtype=torch.float16, device=DEVICE).T
+        return Int4(codes, scale, scale.to(torch.uint8), group).requantised(values)
     blocks = torch.ones(-(-rows // 128), -(-columns // 128), device=DEVICE)
     return Fp8(values.to(torch.float8_e4m3fn), blocks).requantised(values)
 

@@ -1,7 +1,8 @@
 """Adds deltas to weights that are stored in 8 or 4 bits: dequantise, add, quantise again.
 
-New scales are computed, so that no value is cut off; where nothing is added, codes stay as they are
-if the largest of each group has the largest code, as quantisers leave it.
+No value is cut off. NF4, int8 and fp8 get new scales; where nothing is added, codes stay as they
+are if the largest of each group has the largest code, as quantisers leave it. Groups of int4, whose
+quantisers do not, keep their scales as long as those reach (:class:`~rankloom_kernels.int4.Int4`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 
 from rankloom_kernels.backends import accepts, choose
 from rankloom_kernels.gpu.tables import Job, factor_dtype
+from rankloom_kernels.int4 import Int4
 from rankloom_kernels.lowrank import merge_reference
 from rankloom_kernels.separate import refuses_separate
 
@@ -184,7 +186,7 @@ class Fp8:
         return rows.repeat_interleave(wide, 1)[:, : self.shape[1]]
 
 
-Quantised: TypeAlias = Nf4 | Int8 | Fp8
+Quantised: TypeAlias = Nf4 | Int8 | Fp8 | Int4
 
 
 def scales(amax: torch.Tensor, largest: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -227,7 +229,8 @@ def merge_quantised_(
         raise ValueError(message)
 
     def refuses() -> str | None:
-        if not (weight.codes.is_contiguous() and weight.scale.is_contiguous()):
+        read = (weight.words,) if isinstance(weight, Int4) else (weight.codes, weight.scale)
+        if not all(tensor.is_contiguous() for tensor in read):
             return "its kernels need codes and scales that are contiguous"
         device = weight.codes.device
         if reason := refuses_separate(terms, device, asked=backend is not None):
@@ -235,7 +238,8 @@ def merge_quantised_(
         from rankloom_kernels.gpu.check import quantised_differs
 
         factors = factor_dtype([Job(weight.codes, weight.codes, tuple(terms))])
-        return quantised_differs(device, type(weight).__name__, factors)
+        kind = weight.layout if isinstance(weight, Int4) else type(weight).__name__
+        return quantised_differs(device, kind, factors)
 
     if choose(backend, {"triton": refuses, "torch": accepts}) == "triton":
         from rankloom_kernels.gpu.quantised import add_quantised
@@ -246,4 +250,6 @@ def merge_quantised_(
     new = weight.requantised(total)
     weight.codes.copy_(new.codes)
     weight.scale.copy_(new.scale)
+    if isinstance(weight, Int4) and isinstance(new, Int4):
+        weight.zero.copy_(new.zero)
     return weight

@@ -22,7 +22,17 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from rankloom_kernels.elect import Election, Keep
-from rankloom_kernels.gpu import count, deltas, dora, elect, low_rank, product, quantised, strict
+from rankloom_kernels.gpu import (
+    count,
+    deltas,
+    dora,
+    elect,
+    int4,
+    low_rank,
+    product,
+    quantised,
+    strict,
+)
 from rankloom_kernels.gpu.launch import ELEMENT
 from rankloom_kernels.gpu.tables import Dtypes
 
@@ -52,6 +62,7 @@ def kernels() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any], dict[s
     yield from dora_kernels()
     yield from separate_kernels()
     yield from quantised_kernels()
+    yield from int4_kernels()
 
 
 def low_rank_kernels() -> Iterator[Any]:
@@ -136,6 +147,33 @@ def quantised_kernels() -> Iterator[Any]:
                         every = {"WRITES": writes, "IS_FLOAT": is_float} | constants
                         name = f"groups {kind} writes {writes} {what}"
                         yield name, quantised.groups_kernel, types, every, options
+
+
+def int4_kernels() -> Iterator[Any]:
+    types = {"words": "*i32", "scale": "*fp16", "zero": "*u8", "new_scale": "*fp16"}
+    types |= {"new_zero": "*u8"} | dict.fromkeys(("low", "high", "group"), "*i32")
+    types |= {"groups": "i32", "first": "fp32", "last": "fp32", "terms": "*i64", "scales": "*fp32"}
+    types |= dict.fromkeys(("past", "height", "width"), "i32")
+    gptq, awq, packed = (False, True), (True, True), (False, False)
+    whole, first, second = (False, True), (False, False), (True, True)
+    for layout, passes, span, factor, rank in (
+        (gptq, whole, 128, BF16, 16),
+        (awq, whole, 64, F32, 16),
+        (packed, whole, 32, F32, 128),
+        (gptq, first, 1, BF16, 128),
+        (gptq, second, 1, BF16, 128),
+    ):
+        cut = int4.cut_for(factor, rank, aligned=True)
+        constants, options = quantised.compiled_for(factor, cut, aligned=True)
+        what = zip(("IS_BY_COLUMN", "IS_TURNED", "READS", "WRITES"), layout + passes, strict=True)
+        every = dict(what) | {"SPAN": span}
+        yield (
+            f"int4 {every} {factor} rank {rank}",
+            int4.int4_kernel,
+            types,
+            every | constants,
+            options,
+        )
 
 
 def compiled(

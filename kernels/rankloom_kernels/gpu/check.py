@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 
 import torch
 
@@ -15,6 +15,7 @@ from rankloom_kernels.gpu.low_rank import add_low_rank
 from rankloom_kernels.gpu.quantised import add_quantised
 from rankloom_kernels.gpu.strict import add_in_order
 from rankloom_kernels.gpu.tables import Dtypes, Job
+from rankloom_kernels.int4 import Int4
 from rankloom_kernels.lowrank import merge_reference
 from rankloom_kernels.quantised import Fp8, Int8, Nf4, Quantised
 from rankloom_kernels.strict import exact_parts, merge_in_order_
@@ -124,28 +125,56 @@ def quantised_differs(device: torch.device, like: str, factors: torch.dtype) -> 
 
     Args:
         device: where the kernel runs.
-        like: name of a class of :mod:`rankloom_kernels.quantised`.
+        like: name of a class of :mod:`rankloom_kernels.quantised`, or a layout of int4.
         factors: dtype of the factors.
     """
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(_BLOCKS, generator=generator)
+    b, a = (torch.randn(size, generator=generator).to(factors) for size in ((80, 16), (16, 192)))
+    for empty in _empty(like):
+        start = empty.requantised(values)
+        truth = start.requantised(merge_reference(start.dequantised(), [Term(b, a, 0.1)]).float())
+        found = _moved(start, device)
+        add_quantised(found, [Term(b.to(device), a.to(device), 0.1)])
+        wrong = int((_bytes(found).cpu() != _bytes(truth)).sum())
+        # A sum may lie so near to the middle of two codes that float32 takes the other.
+        near = torch.allclose(found.scale.cpu(), truth.scale, rtol=1e-5)
+        if wrong > _MAY_DIFFER or not near:
+            return f"{wrong} codes of a trial on {device} are wrong ({like}, {factors})"
+    return None
+
+
+def _empty(like: str) -> list[Quantised]:
+    """Return weights of a kind; their values do not matter."""
     kinds: dict[str, Quantised] = {
         "Nf4": Nf4(torch.zeros(80, 96, dtype=torch.uint8), torch.zeros(80, 3)),
         "Int8": Int8(torch.zeros(80, 192, dtype=torch.int8), torch.ones(80, 1)),
         "Fp8": Fp8(torch.zeros(80, 192).to(torch.float8_e4m3fn), torch.ones(1, 2)),
     }
-    start = kinds[like].requantised(values)
-    b, a = (torch.randn(size, generator=generator).to(factors) for size in ((80, 16), (16, 192)))
-    truth = start.requantised(merge_reference(start.dequantised(), [Term(b, a, 0.1)]).float())
-    found = type(start)(start.codes.to(device), start.scale.to(device))
-    add_quantised(found, [Term(b.to(device), a.to(device), 0.1)])
-    differ = found.codes.cpu().view(torch.uint8) != truth.codes.view(torch.uint8)
-    # A sum may lie so near to the middle of two codes that float32 takes the other.
-    if int(differ.sum()) <= _MAY_DIFFER and torch.allclose(
-        found.scale.cpu(), truth.scale, rtol=1e-5
-    ):
-        return None
-    return f"{int(differ.sum())} codes of a trial on {device} are wrong ({like}, {factors})"
+    if like in kinds:
+        return [kinds[like]]
+    return [weight for size in (32, 48) for weight in _int4(size) if weight.layout == like]
+
+
+def _int4(size: int) -> list[Int4]:
+    """Return a weight in each layout; groups of 32 take one launch, of 48 two."""
+    group = torch.arange(_BLOCKS[1], dtype=torch.int32) // size
+    scale = torch.zeros(_BLOCKS[0], _BLOCKS[1] // size)
+    zeros = partial(torch.zeros, dtype=torch.int32)
+    codes = [zeros(80, 24), zeros(24, 80).T, zeros(10, 192), zeros(192, 10).T]
+    return [Int4(each, scale, scale.to(torch.uint8), group) for each in codes]
+
+
+def _bytes(weight: Quantised) -> torch.Tensor:
+    words = weight.words if isinstance(weight, Int4) else weight.codes
+    return words.view(torch.uint8)
+
+
+def _moved(weight: Quantised, device: torch.device) -> Quantised:
+    codes, scale = weight.codes.to(device), weight.scale.to(device)
+    if isinstance(weight, Int4):
+        return Int4(codes, scale, weight.zero.to(device), weight.group.to(device), weight.zeros)
+    return type(weight)(codes, scale)
 
 
 _BLOCKS = (80, 192)

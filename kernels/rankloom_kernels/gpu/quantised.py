@@ -8,9 +8,11 @@ import torch
 import triton
 import triton.language as tl
 
+from rankloom_kernels.gpu import int4
 from rankloom_kernels.gpu.launch import uses
 from rankloom_kernels.gpu.product import Cut, delta_tile, specialised
 from rankloom_kernels.gpu.tables import Dtypes, Job, are_aligned, factor_dtype, ready, table
+from rankloom_kernels.int4 import Int4
 from rankloom_kernels.quantised import FP8_BLOCK, NF4_CODES, Nf4, nf4_limits, scales
 
 if TYPE_CHECKING:
@@ -198,13 +200,14 @@ def compiled_for(
 
 def add_quantised(weight: Quantised, terms: Sequence[Term]) -> None:
     """Launch what :func:`rankloom_kernels.quantised.merge_quantised_` asks for."""
-    like = weight.codes
+    like = weight.words if isinstance(weight, Int4) else weight.codes
     whole = Job(like, like, tuple(term for term in terms if term.b.shape[1]))
     factors = factor_dtype([whole])
     whole = ready(whole, factors)
     aligned = are_aligned([whole])
     rank = max((term.b.shape[1] for term in whole.terms), default=0)
-    cut = cut_for(factors, rank, aligned=aligned)
+    cutter = int4.cut_for if isinstance(weight, Int4) else cut_for
+    cut = cutter(factors, rank, aligned=aligned)
     work = table([whole], (cut.rows, cut.columns))
     if like.numel() == 0:
         return
@@ -217,6 +220,8 @@ def add_quantised(weight: Quantised, terms: Sequence[Term]) -> None:
             codes = torch.tensor(NF4_CODES, device=like.device)
             limits = nf4_limits(like.device)
             nf4_kernel[grid](like, weight.scale, codes, limits, *rest, **constants, **options)
+        elif isinstance(weight, Int4):
+            int4.add_int4(weight, grid, rest, constants | options)
         else:
             _in_groups(weight, grid, rest, constants | options)
 
