@@ -106,7 +106,8 @@ class FolderStage:
             message = f"{socket.gethostname()} does not see {folder}"
             hint = "write to a file system that all machines share, or to s3://"
             raise BackendUnavailableError(message, hint=hint)
-        return LocalSink(folder / f"{plan.name}.{uuid4().hex}", plan.nbytes)
+        path = folder / f"{plan.name}.{uuid4().hex}"
+        return LocalSink(path, plan.nbytes, is_read_again=self.hashes)
 
 
 @dataclass(frozen=True, slots=True)

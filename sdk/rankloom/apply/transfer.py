@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from typing import TYPE_CHECKING, Protocol
 
+from rankloom.apply.direct import NOT_HERE, Direct
 from rankloom.digest import of_file
 from rankloom.errors import BaseError
 from rankloom.files import on_disk
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 _PIECE = 128 << 10
 """Bytes of one write. For a large one Linux looks for memory that lies together; for a small one it
 takes what was given back last. On a virtual machine 2 GB were written in 0.6 s instead of 3 s."""
-
-_NOT_HERE = {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
 
 
 def view_bytes(tensor: torch.Tensor) -> memoryview:
@@ -108,16 +106,18 @@ class LocalSource:
 class LocalSink:
     """A new file on this machine.
 
-    Its blocks are reserved at once, so that writing does not stop to look for some, and what is
-    written is handed to the disk at once, so that :meth:`finish` has little left to wait for: two
-    gigabytes and their sync took 0.49 s instead of 0.73 s.
+    Its blocks are reserved at once, so that writing does not stop to look for some. Whole pages go
+    past the page cache where they can; what else is written is handed to the disk at once, so that
+    :meth:`finish` has little left to wait for: two gigabytes and their sync took 0.49 s instead of
+    0.73 s.
 
     Args:
         path: the file; it must not exist.
         size: how large it will be.
+        is_read_again: all of it is, right afterwards, so it had better be in the page cache.
     """
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path, size: int, *, is_read_again: bool = False) -> None:
         self._path = path
         with on_disk(path):
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
@@ -126,20 +126,24 @@ class LocalSink:
             except OSError:
                 os.close(self._descriptor)
                 raise
+        self._direct = None if is_read_again else Direct(path)
 
     def _reserve(self, size: int) -> None:
         if size and hasattr(os, "posix_fallocate"):
             try:
                 os.posix_fallocate(self._descriptor, 0, size)
             except OSError as error:
-                if error.errno not in _NOT_HERE:
+                if error.errno not in NOT_HERE:
                     raise
 
     def write_at(self, data: memoryview, offset: int) -> None:
         """See :class:`Sink`."""
         with on_disk(self._path):
-            write_at(self._descriptor, data, offset)
-            self._hand_over(offset, len(data))
+            done = self._direct.write_pages(data, offset) if self._direct else range(0)
+            for part, start in ((data[: done.start], 0), (data[done.stop :], done.stop)):
+                write_at(self._descriptor, part, offset + start)
+            if not done:
+                self._hand_over(offset, len(data))
 
     def copy_from(self, source: Source, start: int, offset: int, count: int) -> None:
         """See :class:`Sink`; the kernel copies where it can.
@@ -166,7 +170,7 @@ class LocalSink:
             try:
                 return os.copy_file_range(source.descriptor, self._descriptor, count, start, offset)
             except OSError as error:
-                if error.errno not in _NOT_HERE:
+                if error.errno not in NOT_HERE:
                     raise
                 return 0
 
@@ -189,3 +193,5 @@ class LocalSink:
         """See :class:`Sink`."""
         with on_disk(self._path):
             os.close(self._descriptor)
+            if self._direct:
+                self._direct.close()
