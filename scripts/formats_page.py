@@ -17,7 +17,12 @@ the config is either understood or refused by name; nothing is ignored in silenc
 A change can always be applied to a base, on disk and live, and composed with others by
 W + Σ wᵢ(Wᵢ′ − W). Saving a composition as a PEFT folder needs factors: *export* says whether a
 kind has them; what replaces values of the base can be saved with a weight of 1 in all, beside
-factors. Where a kind has none, apply the composition to a base instead. LoHa and AdaLoRA are saved
+factors: with another one a part of the base's own would be left in the sum, which no adapter holds.
+PEFT saves the base's own values with every embedding that it targets; adapters saved by
+`save_pretrained(..., save_embedding_layers=False)` are composed with any weights. What counts, as a
+batch norm does, is a whole number and takes weight 1 also when applied, by a
+[filter](composition.md#weights) where the others are to have another. Where a kind has no factors,
+apply the composition to a base instead. LoHa and AdaLoRA are saved
 as for linear layers, since their files do not tell a convolution's kernel: PEFT and rankloom refuse
 the result on a convolution by its shape.
 """

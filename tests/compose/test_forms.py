@@ -65,6 +65,19 @@ def gpt2() -> nn.Module:
     return GPT2LMHeadModel(config)
 
 
+class Normed(nn.Module):
+    """One linear layer, and a norm that has run, so that its counter is not 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.norm = nn.Linear(6, 4), nn.BatchNorm1d(4)
+        self(torch.randn(3, 6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.norm(self.linear(x))
+        return found
+
+
 class Plain(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -87,6 +100,7 @@ KEPT: dict[str, tuple[Callable[[], nn.Module], Callable[[], PeftConfig]]] = {
     "experts (in, out)": (gpt_oss, lora(**EXPERTS)),
     "convolutions": (Plain, lora("planes", "line", "linear", "table")),
     "saved modules": (llama, lora("q_proj", modules_to_save=["lm_head", "input_layernorm"])),
+    "a batch norm and its counter": (Normed, lora("linear", modules_to_save=["norm"])),
     "biases": (llama, lora("q_proj", bias="all")),
     "tokens": (llama, lora("q_proj", trainable_token_indices=[1, 7])),
     "DeLoRA": (llama, lambda: DeloraConfig(r=4, target_modules=["q_proj"])),
@@ -172,6 +186,25 @@ def test_values_that_replace_are_saved_with_weight_1_only(tmp_path: Path) -> Non
         composition = compose([part(written.adapter)], weights)
         with pytest.raises(UnsupportedAdapterError, match=r"lm_head\.weight: .* weight 1"):
             composition.save(tmp_path / f"{weights}")
+
+
+@pytest.mark.filterwarnings("ignore:MRG004")
+def test_an_embeddings_own_values_need_weight_1_or_to_stay_away(tmp_path: Path) -> None:
+    build, config = KEPT["layers and embedding"]
+    written = case(tmp_path, build(), config())
+    whole = part(written.adapter)
+    compose([whole] * 10, [0.1] * 10).save(tmp_path / "ten tenths")
+    refused = r"embed_tokens\.weight: .* have weight 1.5, .* only weight 1"
+    with pytest.raises(UnsupportedAdapterError, match=refused) as caught:
+        compose([whole], [1.5]).save(tmp_path / "no")
+    assert "save_embedding_layers=False" in caught.value.hint
+    assert "loractl apply" in caught.value.hint
+    written.model.save_pretrained(tmp_path / "without", save_embedding_layers=False)
+    saved = compose([part(tmp_path / "without")], [1.5]).save(tmp_path / "saved")
+    found = apply(written.base, tmp_path / "found", saved)
+    wanted = apply(written.base, tmp_path / "wanted", written.adapter, weights=[1.5])
+    for key, tensor in wanted.items():
+        assert (found[key] - tensor).abs().max() <= 4e-6 * (1 + tensor.abs().max()), key
 
 
 def test_two_that_replace_the_same_are_refused_unless_they_agree(tmp_path: Path) -> None:

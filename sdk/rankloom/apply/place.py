@@ -160,8 +160,7 @@ def _problem(item: Located, shape: tuple[int, ...]) -> Finding | None:
     for piece in item.pieces:
         entry = piece.entry
         if entry.dtype not in FLOATS and not _is_copied(entry, item.formula):
-            message = f"{entry.name} is stored as {entry.dtype}: a delta cannot be added exactly"
-            return Finding("BASE006", message, where=entry.name, fix="use the unquantised base")
+            return _inexact(entry, item.formula)
         if sizes(spans(piece.part, shape)) != local_shape(piece):
             message = f"{entry.name} is {entry.shape} in the base, which does not fit into {shape}"
             return Finding("BASE002", message, where=entry.name)
@@ -171,6 +170,17 @@ def _problem(item: Located, shape: tuple[int, ...]) -> Finding | None:
         message = f"{first.entry.name} is {stored} in the base, but the change is {stored_as}"
         return Finding("BASE002", message, where=first.entry.name)
     return None
+
+
+def _inexact(entry: TensorEntry, formula: Formula) -> Finding:
+    message = f"{entry.name} is stored as {entry.dtype}: "
+    if entry.dtype in INTEGERS and all(isinstance(t.change, Replacement) for t in formula.terms):
+        message += "of a whole number no part can be replaced, only all of it, by one such number"
+        fix = "give this parameter weight 1 by a filter, or train without its module"
+    else:
+        message += "a delta cannot be added exactly"
+        fix = "use the unquantised base"
+    return Finding("BASE006", message, where=entry.name, fix=fix)
 
 
 def _is_copied(entry: TensorEntry, formula: Formula) -> bool:

@@ -28,20 +28,27 @@ def arrange(changes: Iterable[TargetChange]) -> list[Form]:
     """
     split = [_joined(same) for same in _grouped(changes)]
     factored = [change for change in split if not _replaces(change)]
-    forms, refused = [], []
+    forms: list[Form] = []
+    refused: list[tuple[str, CannotSaveError]] = []
     for change in split:
         try:
             forms.append(_form(change, factored))
         except CannotSaveError as error:
-            refused.append(f"{change.name}: {error}")
+            refused.append((change.name, error))
     if not refused and not any(form.ranks or form.tokens for form in forms):
-        refused = [f"{split[0].name}: PEFT loads no adapter that only replaces modules"]
+        why = "PEFT loads no adapter that only replaces modules"
+        refused.append((split[0].name, CannotSaveError(why)))
     if refused:
-        more = f" (and {len(refused) - 1} more)" if refused[1:] else ""
-        message = f"MRG012 PEFT has no form for what this changes in {refused[0]}{more}"
-        hint = "apply it to a base instead: 'loractl apply', or composition.apply_to()"
-        raise UnsupportedAdapterError(message, hint=hint)
+        raise _refusal(refused)
     return forms
+
+
+def _refusal(refused: Sequence[tuple[str, CannotSaveError]]) -> UnsupportedAdapterError:
+    (name, first), *others = refused
+    more = f" (and {len(others)} more)" if others else ""
+    message = f"MRG012 PEFT has no form for what this changes in {name}: {first}{more}"
+    hint = "apply it to a base instead: 'loractl apply', or composition.apply_to()"
+    return UnsupportedAdapterError(message, hint=f"{first.step}; or {hint}" if first.step else hint)
 
 
 def _grouped(changes: Iterable[TargetChange]) -> Iterable[list[TargetChange]]:

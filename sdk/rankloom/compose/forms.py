@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -29,12 +30,25 @@ LINEAR = ("lora_A.weight", "lora_B.weight")
 EMBEDDING = ("lora_embedding_A", "lora_embedding_B")
 
 
+_WEIGHT_1 = "let its weights sum to 1, by a filter if not everywhere"
+_WITHOUT = (
+    f"{_WEIGHT_1}; if they are the base's own, which PEFT saves with every embedding that it "
+    "targets, save the adapters without them: save_pretrained(..., save_embedding_layers=False)"
+)
 _MATRICES = frozenset(["adalora", "loha"])
 """Kinds whose matrix does not tell whether the layer is linear; a convolution refuses its LoRA."""
 
 
 class CannotSaveError(Exception):
-    """PEFT has no form for a change; the text says why."""
+    """PEFT has no form for a change; the text says why.
+
+    Attributes:
+        step: what would give it one, if anything does.
+    """
+
+    def __init__(self, why: str, step: str = "") -> None:
+        super().__init__(why)
+        self.step = step
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +143,11 @@ def whole(change: TargetChange, *, beside: str) -> Form:
         CannotSaveError: it is more than that.
     """
     one = change.formula.terms[0].change  # all of them put in the same values
-    if sum(term.weight for term in change.formula.terms) != 1:
-        message = "values that replace the base's can be kept only with weight 1"
-        raise CannotSaveError(message)
+    total = math.fsum(term.weight for term in change.formula.terms)
+    if total != 1:
+        message = f"values that take the place of the base's have weight {total!r}, so that a part "
+        message += "of the base's own would be left, which no adapter holds; only weight 1 is kept"
+        raise CannotSaveError(message, _WITHOUT if beside == "parameter" else _WEIGHT_1)
     start = f"{PREFIX}{change.module}."
     if isinstance(one, Rows):
         if len(change.formula.terms) > 1 or beside:

@@ -65,7 +65,8 @@ def _by_name(items: Iterable[tuple[str, tuple[Weighted, ...]]]) -> dict[str, Sum
 
 
 def _check(name: str, wanted: Sum, found: Sum, seed: str) -> None:
-    shape = wanted.shape or found.shape or _least(found.terms[0].change)
+    known = [one for one in (wanted.shape, found.shape) if one is not None]  # a scalar's is ()
+    shape = known[0] if known else _least(found.terms[0].change)
     tile = sample(seed, name, spans((), shape))
     expected, magnitude = _evaluate(wanted, shape, tile)
     written, size = _evaluate(found, shape, tile)
