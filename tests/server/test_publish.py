@@ -1,7 +1,7 @@
 """Publishing when something goes wrong: nothing half-done, and the next attempt succeeds."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from threading import Barrier, Thread
@@ -91,6 +91,17 @@ class Flaky:
         return None  # so that blobs are read, as from a store elsewhere
 
 
+@dataclass
+class Distant(Flaky):
+    """A store that says of no blob how large it is before it is asked of two."""
+
+    both: Barrier = field(default_factory=lambda: Barrier(2, timeout=10))
+
+    def size(self, digest: str) -> int | None:
+        self.both.wait()
+        return super().size(digest)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return write_adapter(tmp_path / "adapter")
@@ -99,6 +110,14 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def service(engine: sa.Engine, tmp_path: Path) -> Service:
     return Service(engine, LocalStore(tmp_path / "blobs"), tmp_path / "scratch")
+
+
+def test_a_store_is_asked_of_several_blobs_at_a_time(
+    engine: sa.Engine, folder: Path, tmp_path: Path
+) -> None:
+    service = Service(engine, Distant(LocalStore(tmp_path / "blobs")), tmp_path / "scratch")
+    upload = service.open_upload(NAME, UploadRequest(manifest=manifest_of(folder)))
+    assert len(upload.missing) == 2
 
 
 def _rows(engine: sa.Engine, table: sa.Table) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from rankloom.errors import NotFoundError
+from rankloom.registry import crew
 from rankloom.registry.wire import LargeBlob, Upload
 from rankloom_server import bases, db
 from rankloom_server.access import Scope
@@ -65,8 +67,9 @@ def open_upload(
     inside = store.inside(adapter.namespace)
     targets: list[PutTarget] = []
     large: list[LargeBlob] = []
+    held = _sizes_held(inside, sizes)
     for blob, size in sorted(sizes.items()):
-        stored = inside.size(blob)
+        stored = held[blob]
         if stored == size and blob not in damaged:
             continue
         if part_bytes := inside.part_bytes(size):
@@ -74,6 +77,17 @@ def open_upload(
         else:
             targets.append(inside.presign_put(blob, size, replace=stored is not None))
     return Upload(id=upload_id, missing=tuple(targets), large=tuple(large))
+
+
+def _sizes_held(store: Store, blobs: Iterable[str]) -> dict[str, int | None]:
+    """Ask a store for the sizes of blobs, several at a time: each question is a way to it."""
+    held: dict[str, int | None] = {}
+
+    def look(blob: str) -> None:
+        held[blob] = store.size(blob)
+
+    crew.run([functools.partial(look, blob) for blob in blobs])
+    return held
 
 
 def _remember(
