@@ -8,6 +8,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
@@ -202,6 +203,31 @@ def test_ways_alternate_on_one_connection(world: World) -> None:
         assert _number(answers) == 2
         line.sendall(first)
         assert _number(answers) == 1
+
+
+@pytest.mark.services
+def test_a_server_that_ends_answers_what_is_being_looked_up(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    url = postgres.new_database()
+    waits = (
+        "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
+        "AND query LIKE 'SELECT (SELECT api_token%'"
+    )
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(2))
+        holder, watcher = (stack.enter_context(psycopg.connect(url)) for _ in range(2))
+        watcher.autocommit = True
+        with served(Settings(data_dir=tmp_path / "data", database_url=url)) as (address, token):
+            headers = {"authorization": f"Bearer {token}"}
+            with contextlib.closing(HttpRegistry(address, token)) as registry:
+                push(registry, write_adapter(tmp_path / "a"))
+            holder.execute("LOCK TABLE alias")
+            answer = pool.submit(httpx.get, f"{address}{PATH}", headers=headers, timeout=20)
+            while not watcher.execute(waits).fetchone():
+                time.sleep(0.01)
+            pool.submit(lambda: (time.sleep(0.3), holder.rollback()))
+        assert answer.result().status_code == 200
 
 
 def _number(answers: BinaryIO) -> int | None:
