@@ -15,7 +15,7 @@ import torch
 from lowrank_cases import Case, part, write_base
 from rankloom.apply import direct
 from rankloom.apply.direct import PAGE, Pages
-from rankloom.apply.transfer import LocalSink, view_bytes
+from rankloom.apply.transfer import LocalSink, LocalSource, view_bytes
 from rankloom.composition import compose
 
 if TYPE_CHECKING:
@@ -122,6 +122,24 @@ def test_a_transfer_that_ends_early_goes_on(
     found, expected = written(tmp_path / "file", 32_768, first=8)
     assert found == expected
     assert watched.lengths
+
+
+@pytest.mark.parametrize("refuse", [None, 0, 1])
+def test_what_is_copied_goes_past_the_cache_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuse: int | None
+) -> None:
+    content = random.Random(0).randbytes(9 << 20)  # noqa: S311 - any bytes
+    (tmp_path / "old").write_bytes(content)
+    watched = Watched(refuse)
+    monkeypatch.setattr(os, "pwrite", watched)
+    source, sink = LocalSource(tmp_path / "old"), LocalSink(tmp_path / "new", len(content))
+    sink.copy_from(source, 1000, 77, len(content) - 1000)  # three pieces, and odd ends
+    sink.copy_from(source, 0, 0, 77)
+    for one in (source, sink):
+        one.close()
+    assert (tmp_path / "new").read_bytes()[:-923] == content[:77] + content[1000:]
+    whole = (len(content) - 923) // PAGE * PAGE - PAGE
+    assert sum(watched.lengths) == (whole if refuse is None else refuse * ((4 << 20) - PAGE))
 
 
 @pytest.mark.parametrize("dtype", [None, "float32"])

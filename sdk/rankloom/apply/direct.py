@@ -33,18 +33,21 @@ class Direct:
 
     One that cannot is found out when it refuses to open the file, or the first write.
 
+    Attributes:
+        works: nothing has shown yet that the file system cannot.
+
     Args:
         path: the file; it must exist.
     """
 
     def __init__(self, path: Path) -> None:
         self._descriptor: int | None = None
-        self._works = hasattr(os, "O_DIRECT")
-        if self._works:
+        self.works = hasattr(os, "O_DIRECT")
+        if self.works:
             try:
                 self._descriptor = os.open(path, os.O_WRONLY | os.O_DIRECT)
             except OSError:
-                self._works = False
+                self.works = False
 
     def write_pages(self, data: memoryview, offset: int) -> range:
         """Write the whole pages among ``data``, if they lie in memory as in the file.
@@ -62,7 +65,7 @@ class Direct:
         start = -offset % PAGE
         stop = len(data) - (offset + len(data)) % PAGE
         done = start
-        if not self._works or stop - start < LEAST or (_address(data) + start) % PAGE:
+        if not self.works or stop - start < LEAST or (_address(data) + start) % PAGE:
             return range(0)
         assert self._descriptor is not None  # noqa: S101 - or it would not work
         while done < stop:
@@ -71,7 +74,7 @@ class Direct:
             except OSError as error:
                 if error.errno not in NOT_HERE:
                     raise
-                self._works = False
+                self.works = False
                 break
         return range(start, done)
 
