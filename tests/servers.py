@@ -253,6 +253,17 @@ class S3Server:
         }
 
 
+def weed_ports() -> dict[str, int]:
+    """Return free ports for all that SeaweedFS opens, by the names of its options.
+
+    Given one by one, or two test sessions that start together would take the same ones.
+    """
+    parts = ("master", "filer", "volume", "admin", "s3")
+    names = [f"{part}.{port}" for part in parts for port in ("port", "port.grpc")]
+    names += ["s3.port.iceberg", "s3.port.lance"]
+    return dict(zip(names, free_ports(len(names)), strict=True))
+
+
 @contextlib.contextmanager
 def running_seaweedfs(where: Path | None = None, *, volume_mib: int = 64) -> Iterator[S3Server]:
     """Run a private SeaweedFS, which enforces signatures, expiry and checksums.
@@ -272,11 +283,7 @@ def running_seaweedfs(where: Path | None = None, *, volume_mib: int = 64) -> Ite
             "actions": ["Admin", "Read", "Write", "List"],
         }
         (folder / "identities.json").write_text(json.dumps({"identities": [identity]}))
-        # Given one by one, or two test sessions that start together would take the same ones.
-        parts = ("master", "filer", "volume", "admin", "s3")
-        names = [f"{part}.{port}" for part in parts for port in ("port", "port.grpc")]
-        names += ["s3.port.iceberg", "s3.port.lance"]
-        ports = dict(zip(names, free_ports(len(names)), strict=True))
+        ports = weed_ports()
         endpoint = f"http://127.0.0.1:{ports['s3.port']}"
         command = [program, "mini", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder / 'd'}"]
         command += [f"-s3.config={folder / 'identities.json'}", "-webdav=false", "-admin.ui=false"]

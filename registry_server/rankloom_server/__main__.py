@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("migrate", help="bring the database to the present schema")
     token = commands.add_parser("token", help="make a token and show it once")
     token.add_argument("name")
-    token.add_argument("scopes", nargs="+", help="read, push or admin; push:acme in one namespace")
+    token.add_argument("scopes", nargs="+", help="read, push or admin; push:acme, push:acme/zh")
     commands.add_parser("revoke", help="end a token").add_argument("name")
     return parser
 
