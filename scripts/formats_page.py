@@ -75,7 +75,17 @@ that has patterns, pickled or not, gets this form by `loractl compose ./folder -
 A folder with `config.json` and safetensors, in one file or sharded with an index; names of
 transformers 4 and 5, per-expert or fused; float32, bfloat16, float16 and float64. Quantised bases
 (GPTQ, AWQ, compressed-tensors, fp8 with scales, bitsandbytes and their like) are recognised and
-refused (`BASE006`) with the remedy: apply to the base before its quantisation.
+refused (`BASE006`) with the remedy: apply to the base before its quantisation. What such a base
+keeps as floats can be changed; its codes are copied.
+
+For those who want codes all the same, `rankloom_kernels.merge_quantised_` dequantises, adds and
+quantises again: NF4, int8, fp8, and 4 bits in groups as GPTQ (`gptq`, `gptq_v2`, with `desc_act`),
+AWQ (`gemm`) and compressed-tensors (`pack-quantized`) store them. `read_int4` takes a module's
+tensors and the `quantization_config`, and `stored_int4` gives them back. A group keeps its scale
+and zero where they reach all sums, and gets wider ones where not, so that nothing is cut off; every
+element is within half a step of its sum, but a delta smaller than that may add nothing. What
+readers of a format take for different numbers is refused, such as zeros of `gptq_v2` in a config
+that says `gptq`.
 
 Whether a module keeps its weight as (out, in), or as (in, out) like transformers' `Conv1D`, is
 known of transformers' models. Without their `config.json` the headers tell: a `Conv1D` always has

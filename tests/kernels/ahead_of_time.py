@@ -163,7 +163,7 @@ def int4_kernels() -> Iterator[Any]:
         (gptq, first, 1, BF16, 128),
         (gptq, second, 1, BF16, 128),
     ):
-        cut = int4.cut_for(factor, rank, aligned=True)
+        cut = int4.cut_for(factor, rank, span, aligned=True)
         constants, options = quantised.compiled_for(factor, cut, aligned=True)
         what = zip(("IS_BY_COLUMN", "IS_TURNED", "READS", "WRITES"), layout + passes, strict=True)
         every = dict(what) | {"SPAN": span}

@@ -237,25 +237,30 @@ def parts(group: torch.Tensor) -> Parts:
     return Parts(1, are_groups=False)
 
 
-def cut_for(factors: torch.dtype, rank: int, *, aligned: bool) -> Cut:
-    """Return the cut; see :func:`rankloom_kernels.gpu.low_rank.cut_for`."""
+def cut_for(factors: torch.dtype, rank: int, span: int, *, aligned: bool) -> Cut:
+    """Return the cut; see :func:`rankloom_kernels.gpu.low_rank.cut_for`.
+
+    Where each column has a scale of its own, a tile of 128 would spill.
+    """
     is_wide = factors == torch.float32
-    return Cut(16, 128, 16 if is_wide or rank <= 16 else 32, 2 if aligned and not is_wide else 1)
+    step, stages = 16 if is_wide or rank <= 16 else 32, 2 if aligned and not is_wide else 1
+    return Cut(16, 64 if span == 1 else 128, step, stages)
 
 
 def add_int4(
-    weight: Int4, grid: tuple[int], rest: tuple[Any, ...], options: dict[str, Any]
+    weight: Int4, cut_in: Parts, grid: tuple[int], rest: tuple[Any, ...], options: dict[str, Any]
 ) -> None:
     """Launch what :func:`rankloom_kernels.quantised.merge_quantised_` asks for.
 
     Args:
         weight: contiguous, or its transpose.
+        cut_in: its :func:`parts`.
         grid: number of programs.
         rest: tables of terms, their number, rows and columns.
         options: constants of the kernel, and options of the compiler.
     """
     scale, zero = weight.scale.contiguous(), weight.zero.contiguous()
-    span, are_groups = parts(weight.group)
+    span, are_groups = cut_in
     layout = {"IS_BY_COLUMN": weight.is_by_column, "IS_TURNED": weight.is_turned, "SPAN": span}
     low, high, new_scale, new_zero = weight.words, weight.words, scale, zero
     if not are_groups:

@@ -206,8 +206,11 @@ def add_quantised(weight: Quantised, terms: Sequence[Term]) -> None:
     whole = ready(whole, factors)
     aligned = are_aligned([whole])
     rank = max((term.b.shape[1] for term in whole.terms), default=0)
-    cutter = int4.cut_for if isinstance(weight, Int4) else cut_for
-    cut = cutter(factors, rank, aligned=aligned)
+    if isinstance(weight, Int4):
+        cut_in = int4.parts(weight.group)
+        cut = int4.cut_for(factors, rank, cut_in.span, aligned=aligned)
+    else:
+        cut = cut_for(factors, rank, aligned=aligned)
     work = table([whole], (cut.rows, cut.columns))
     if like.numel() == 0:
         return
@@ -221,7 +224,7 @@ def add_quantised(weight: Quantised, terms: Sequence[Term]) -> None:
             limits = nf4_limits(like.device)
             nf4_kernel[grid](like, weight.scale, codes, limits, *rest, **constants, **options)
         elif isinstance(weight, Int4):
-            int4.add_int4(weight, grid, rest, constants | options)
+            int4.add_int4(weight, cut_in, grid, rest, constants | options)
         else:
             _in_groups(weight, grid, rest, constants | options)
 
