@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -75,6 +76,7 @@ class PostgresReader:
         self._url = url.set(drivername="postgresql").render_as_string(hide_password=False)
         self._loop = asyncio.get_running_loop()
         self._opening: asyncio.Task[None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
         self._connection: psycopg.AsyncConnection[Any] | None = None
         self._unsent: deque[_Question] = deque()
         self._sent: deque[_Question | None] = deque()  # None: a statement was prepared
@@ -94,6 +96,8 @@ class PostgresReader:
         if self._opening is not None:
             self._opening.cancel()
         self._drop()
+        if self._leaving is not None:
+            await self._leaving
 
     def _send(self) -> None:
         """Send all that was asked since the last time; open the connection if there is none."""
@@ -189,24 +193,45 @@ class PostgresReader:
         if not asked:
             return
         left = asked[0].since + _PATIENCE_SECONDS - self._loop.time()
-        if left <= 0:
-            self._drop()
-        else:
+        if left > 0:
             self._watch = self._loop.call_later(left, self._look)
+            return
+        silent = self._detach()
+        if silent is not None:
+            self._leaving = self._loop.create_task(_leave(silent))
+        self._pass_on()
 
     def _drop(self) -> None:
-        """Close the connection, and let the ordinary route answer what was asked over it."""
-        if self._connection is not None:
-            line = self._connection.pgconn
-            self._loop.remove_reader(line.socket)
-            self._loop.remove_writer(line.socket)
-            line.finish()
-            self._connection = None
+        """Close the connection."""
+        connection = self._detach()
+        if connection is not None:
+            connection.pgconn.finish()
+        self._pass_on()
+
+    def _detach(self) -> psycopg.AsyncConnection[Any] | None:
+        """Return the connection, of which nothing is expected any more."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._loop.remove_reader(connection.pgconn.socket)
+            self._loop.remove_writer(connection.pgconn.socket)
+        return connection
+
+    def _pass_on(self) -> None:
+        """Let the ordinary route answer what was asked over a connection that is no more."""
         asked = [one for one in (*self._sent, *self._unsent) if one is not None]
         for store in (self._sent, self._unsent, self._prepared):
             store.clear()
         for question in asked:
             question.then(None)
+
+
+async def _leave(connection: psycopg.AsyncConnection[Any]) -> None:
+    """Close a connection whose statement, e.g. behind a lock, would wait on without us."""
+    import psycopg
+
+    with contextlib.suppress(psycopg.Error):
+        await connection.cancel_safe(timeout=_PATIENCE_SECONDS)
+    await connection.close()
 
 
 def _row(result: PGresult) -> Row | None:

@@ -322,7 +322,8 @@ def test_the_plain_form_is_that_of_the_clients() -> None:
 
 @pytest.mark.services
 def test_answers_of_postgresql_go_to_those_who_asked(postgres: Postgres) -> None:
-    slow, text = "SELECT pg_sleep(3), $1::text", "SELECT $1::text, NULL"
+    slow, text = "SELECT pg_sleep(60), $1::text", "SELECT $1::text, NULL"
+    sleeping = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'"
     with psycopg.connect(postgres.url, autocommit=True) as other:
 
         async def run() -> None:
@@ -346,13 +347,13 @@ def test_answers_of_postgresql_go_to_those_who_asked(postgres: Postgres) -> None
                 assert await ask_many(2) == [("ä0", None), ("ä1", None)]
                 waiting = ask(slow, "")
                 await asyncio.sleep(0.05)
-                other.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                    "WHERE query LIKE 'SELECT pg_sleep%'"
-                )
+                other.execute("SELECT pg_terminate_backend(%s)", other.execute(sleeping).fetchone())
                 assert await waiting is None
                 assert await ask_many(2) == [("ä0", None), ("ä1", None)]
-                assert await ask(slow, "") is None, "nobody waits for three seconds"
+                assert await ask(slow, "") is None, "nobody waits for a minute"
+                async with asyncio.timeout(20):
+                    while other.execute(sleeping).fetchone():
+                        await asyncio.sleep(0.01)
                 assert await ask_many(1) == [("ä0", None)]
             finally:
                 await reader.close()
