@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from rankloom_kernels.narrow import add_narrow_, suits
-from rankloom_kernels.refine import mean_size, refine_, settle_ties_
+from rankloom_kernels.narrow import add_narrow_
+from rankloom_kernels.refine import Doubtful, cancelled, mean_size, near_ties
 from rankloom_kernels.terms import Folded, Term, fold
 from rankloom_kernels.workspace import Workspace
 
@@ -20,6 +20,8 @@ _NARROW = {torch.float16, torch.bfloat16}
 _LARGE = 1.0
 """Largest element that a delta can have, in mean weights, above which so many float32 sums would be
 rounded to the wrong one of two neighbours that ties are settled."""
+
+_TINY = torch.finfo(torch.float32).tiny
 
 
 def accumulator(*dtypes: torch.dtype) -> torch.dtype:
@@ -51,9 +53,9 @@ def merge_(
 
     A 16-bit result is the neighbour of the float64 result rounded once, or that result itself
     (all but 100 elements in a million), also where weight and delta cancel. One exception: if all
-    factors are bfloat16 numbers and all coefficients one, a processor that multiplies those is
-    left to its float32 sum, which errs by 2⁻²¹ of the largest element of the delta and takes
-    numbers below 2⁻¹²⁶ for 0.
+    factors are bfloat16 numbers and all coefficients one, but for powers of two, a processor that
+    multiplies those is left to its float32 sum, which errs by 2⁻²¹ of the largest element of the
+    delta and takes numbers below 2⁻¹²⁶ for 0.
 
     Args:
         weight: (out, in); float64, float32, float16 or bfloat16.
@@ -77,13 +79,16 @@ def merge_(
         message = f"weight {tuple(weight.shape)}, out {tuple(out.shape)}, delta {delta.shape}"
         raise ValueError(message)
     workspace = workspace or Workspace()
-    # Products of bfloat16 matrices need no accumulator beside the output.
-    height = workspace.rows(weight.shape[1], out.dtype if delta.narrow else delta.dtype)
+    height = workspace.rows(weight.shape[1], out.dtype)
+    doubtful = Doubtful(out, delta)
     with _full_precision():
         for start in range(0, weight.shape[0], height):
             stop = min(start + height, weight.shape[0])
-            rows = slice(start, stop)
-            _merge_tile(weight[rows], delta.rows(start, stop), out[rows], workspace)
+            tile = _Tile(start, weight[start:stop], delta.rows(start, stop), out[start:stop])
+            _merge_tile(tile, doubtful, workspace)
+            if doubtful.are_many:
+                doubtful.sum_again()
+        doubtful.sum_again()
     return out
 
 
@@ -93,24 +98,36 @@ def _fold(
     return fold(terms, dtype, for_bfloat16=weight.dtype == out.dtype == torch.bfloat16)
 
 
-def _merge_tile(
-    weight: torch.Tensor, delta: Folded, out: torch.Tensor, workspace: Workspace
-) -> None:
-    if suits(weight, out, delta):
-        add_narrow_(weight, delta, out, workspace)
-        return
+class _Tile(NamedTuple):
+    """Rows from ``start`` on of a weight, of what is added to it and of where it is written."""
+
+    start: int
+    weight: torch.Tensor
+    delta: Folded
+    out: torch.Tensor
+
+
+def _merge_tile(tile: _Tile, doubtful: Doubtful, workspace: Workspace) -> None:
+    start, weight, delta, out = tile
     if out.dtype == delta.dtype:  # the output itself is the accumulator
         total = out if out.data_ptr() == weight.data_ptr() else out.copy_(weight)
         total.addmm_(delta.b, delta.a)
         return
+    rounds = delta.dtype == torch.float32 and out.dtype in _NARROW
+    share = float(delta.reach.max()) / max(mean_size(weight), _TINY) if rounds else 0.0
+    parts = delta.narrow if weight.dtype == out.dtype == torch.bfloat16 else None
+    if parts and share <= parts.most:
+        if found := add_narrow_(weight, delta, parts, out, workspace):
+            doubtful.add(start, *found)
+        return
     rows, columns = weight.shape
     total = workspace.tile(rows, columns, delta.dtype, weight.device).copy_(weight)
     total.addmm_(delta.b, delta.a)
-    if delta.dtype == torch.float32 and out.dtype in _NARROW:
+    if rounds:
         precision = torch.finfo(out.dtype).eps
-        refine_(total, weight, delta, precision, workspace.beside)
-        if delta.reach.max() > _LARGE * mean_size(weight):
-            settle_ties_(total, weight, delta, precision, workspace.beside)
+        doubtful.add(start, weight, cancelled(total, delta, precision))
+        if share > _LARGE:
+            doubtful.add(start, weight, near_ties(total, precision, workspace.beside))
     out.copy_(total)
 
 

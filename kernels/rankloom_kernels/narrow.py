@@ -1,13 +1,13 @@
 """Deltas as products of bfloat16 matrices, for processors that multiply those much faster.
 
-A processor with such instructions multiplies bfloat16 numbers exactly and sums in float32, four
-times faster than it multiplies float32 numbers. A float32 number is a bfloat16 number and a rest
-of at most 2⁻⁸ of it, itself nearly a bfloat16 number, so that
+A processor with such instructions multiplies bfloat16 numbers exactly and sums in float32, at least
+twice as fast as it multiplies float32 numbers. A float32 number is a bfloat16 number and a rest of
+at most 2⁻⁸ of it, itself nearly a bfloat16 number, so that
 
     b·a = b₁·a₁ + b₁·a₂ + b₂·a₁ + some 2⁻¹⁶ of it,
 
-three products that are one of three times the rank. Factors that are bfloat16 numbers already have
-no rest.
+three products that are one of three times the rank. What is bfloat16 already has no rest, and a
+column of ``b`` or a row of ``a`` without one adds nothing to the rank.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import numpy as np
 import torch
 
-from rankloom_kernels.refine import mean_size, refine_narrow_
+from rankloom_kernels.refine import cancelled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,66 +55,86 @@ class Narrow(NamedTuple):
     scale: float
     error: float
 
+    @property
+    def most(self) -> float:
+        """Largest element of the delta, in mean weights, up to which this is accurate enough."""
+        return _SHARE[self.error == 0]
+
     def rows(self, start: int, stop: int) -> Self:
         """Return the part that makes the delta's rows ``start`` to ``stop``."""
         return self._replace(b=self.b[start:stop])
 
 
 @cache
-def multiplies_bfloat16() -> bool:
-    """Tell whether this processor has instructions for products of bfloat16 matrices."""
+def most_products() -> int:
+    """Return how many products of bfloat16 matrices take less time here than a float32 product.
+
+    0 without instructions for them. With them 2: on one thread of Zen 4, torch multiplies bfloat16
+    matrices at 213 and float32 ones at 100 GFLOP/s. 3 if the processor is of a later generation,
+    which AVX-VNNI tells, or has units for matrices: on Zen 5 the first is five times as fast.
+    """
     known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+    if known.get("amx_bf16") or (known.get("avx512_bf16") and known.get("avx_vnni")):
+        return 3
+    return 2 if known.get("avx512_bf16") else 0
 
 
 def narrow(b: torch.Tensor, a: torch.Tensor, scale: float) -> Narrow | None:
     """Return ``scale · b @ a`` as one product of bfloat16 matrices; ``None``: it is better not."""
-    if b.device.type != "cpu" or not multiplies_bfloat16():
+    if b.device.type != "cpu" or not most_products() or not (b.numel() and a.numel()):
         return None
-    if max(_largest(b) * max(1.0, abs(scale)), _largest(a)) > _LARGEST:
+    # Not "greater": what a ratio of coefficients overflowed in may be NaN.
+    if not max(_largest(b) * max(1.0, abs(scale)), _largest(a)) <= _LARGEST:
         return None
-    left, right = _split(b, 1), _split(a, 0)
+    left, right = _part(b, 1), _part(a, 0)
+    if len(left.which) + len(right.which) > (most_products() - 1) * b.shape[1]:
+        return None
+    b_rest, b_share, b_lost = _rest(b, left, 1)
+    a_rest, a_share, a_lost = _rest(a, right, 0)
     return Narrow(
-        torch.cat([left.first, *[left.first] * len(right.rest), *left.rest], dim=1),
-        torch.cat([right.first, *right.rest, *[right.first] * len(left.rest)], dim=0),
+        torch.cat([left.first, left.first[:, right.which], b_rest], dim=1),
+        torch.cat([right.first, a_rest, right.first[left.which]], dim=0),
         scale,
-        left.share * right.share + left.lost + right.lost,
+        b_share * a_share + b_lost + a_lost,
     )
 
 
 def _largest(values: torch.Tensor) -> float:
-    if not values.numel():
-        return 0.0
     low, high = values.aminmax()
     return max(-float(low), float(high))
 
 
-class _Split(NamedTuple):
-    """A matrix as bfloat16 numbers.
+class _Parts(NamedTuple):
+    """A matrix as bfloat16 numbers and what they leave.
 
     Attributes:
-        first: the nearest ones.
-        rest: the nearest of what is left; none, if nothing is.
-        share: length of what is left of a row or column, as a share of its length at most.
-        lost: the same of what is left after ``rest``.
+        first: the nearest bfloat16 numbers.
+        which: the columns of ``b``, or rows of ``a``, of which something is left.
+        left: what is left of these.
     """
 
     first: torch.Tensor
-    rest: tuple[torch.Tensor, ...] = ()
-    share: float = 0.0
-    lost: float = 0.0
+    which: torch.Tensor
+    left: torch.Tensor
 
 
-def _split(values: torch.Tensor, dim: int) -> _Split:
+def _part(values: torch.Tensor, dim: int) -> _Parts:
     first = values.to(_BF16)
     left = values - first
-    if not _largest(left):
-        return _Split(first)
-    rest = left.to(_BF16)
+    which = left.abs().amax(1 - dim).nonzero()[:, 0]
+    return _Parts(first, which, left.index_select(dim, which))
+
+
+def _rest(values: torch.Tensor, parts: _Parts, dim: int) -> tuple[torch.Tensor, float, float]:
+    """Return the nearest bfloat16 numbers of what is left, and two shares.
+
+    What is left of a row or column is at most so long, as a share of its length, before and after
+    these numbers are taken away.
+    """
+    rest = parts.left.to(_BF16)
     squares = _squares(values, dim).clip(min=_SMALLEST)
-    share = math.sqrt((_squares(left, dim) / squares).max())
-    lost = math.sqrt((_squares(left.sub_(rest), dim) / squares).max())
-    return _Split(first, (rest,), share, lost)
+    share, lost = (_squares(some, dim) / squares for some in (parts.left, parts.left - rest))
+    return rest, math.sqrt(share.max()), math.sqrt(lost.max())
 
 
 def _squares(values: torch.Tensor, dim: int) -> NDArray[np.float32]:
@@ -125,31 +145,28 @@ def _squares(values: torch.Tensor, dim: int) -> NDArray[np.float32]:
     return found
 
 
-def suits(weight: torch.Tensor, out: torch.Tensor, delta: Folded) -> bool:
-    """Tell whether products of bfloat16 matrices are accurate enough for these rows."""
-    if delta.narrow is None or not weight.dtype == out.dtype == _BF16:
-        return False
-    share = _SHARE[delta.narrow.error == 0]
-    return bool(delta.reach.max() <= share * mean_size(weight))
-
-
 def add_narrow_(
-    weight: torch.Tensor, delta: Folded, out: torch.Tensor, workspace: Workspace
-) -> None:
-    """Set ``out`` to the sum of weight and delta, rounded once; see :func:`suits`.
+    weight: torch.Tensor, delta: Folded, parts: Narrow, out: torch.Tensor, workspace: Workspace
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Set ``out`` to the sum of weight and delta, rounded once.
 
     Args:
         weight: (rows, in) bfloat16.
         delta: the rows of the delta.
+        parts: the same, accurate enough.
         out: of the same shape and dtype; may be ``weight``.
         workspace: keeps buffers between calls.
+
+    Returns:
+        If the product is not exact: what ``weight`` was, until the workspace is used again, and
+        flat positions of what must be summed again.
     """
-    parts, before = delta.narrow, weight
-    assert parts is not None  # noqa: S101 - suits() was asked
+    before = weight
     if out.data_ptr() != weight.data_ptr():
         out.copy_(weight)
     elif parts.error:
         before = workspace.tile(len(weight), weight.shape[1], _BF16, weight.device).copy_(weight)
     out.addmm_(parts.b, parts.a, alpha=parts.scale)
-    if parts.error:
-        refine_narrow_(out, before, delta, parts.error)
+    if not parts.error:
+        return None
+    return before, cancelled(out, delta, torch.finfo(_BF16).eps, parts.error)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import TypeAlias
 
     from numpy.typing import NDArray
@@ -17,141 +18,159 @@ if TYPE_CHECKING:
     from rankloom_kernels.workspace import Workspace
 
     Chosen: TypeAlias = NDArray[np.bool_]
-    Positions: TypeAlias = NDArray[np.intp]
     Values: TypeAlias = NDArray[Any]
 
-_GROUP = 16
-"""Elements that share one minimum. Of 2 million, some 800 of them wanted, NumPy finds these in
-0.14 ms by groups of 16, in 0.20 ms by groups of 64, and in 0.26 ms by a mask of each; torch takes
-0.26 ms by groups."""
+_GROUP = 64
+"""Rows that share one minimum for each column, at most. NumPy finds the minima of 16 million
+float32 sums in 2.4 ms by 16 rows that follow each other, in 3.1 ms by ones that lie far apart; by
+64 rows they are so few that memory for them is used again."""
 
 _BATCH = 1 << 20
 """Factor elements gathered at a time."""
 
+_BITS: Final = {2: (torch.int16, np.uint16), 4: (torch.int32, np.uint32)}
+"""Whole numbers of the bytes of a value."""
+
 _NEAR_TIE = 16
 """Roundings of a float32 sum: sums that are closer to a tie than this are summed again."""
-
 
 _SAMPLE = 4
 """Rows that tell how large the elements of a tile are."""
 
 
-def mean_size(weight: torch.Tensor) -> torch.Tensor:
-    """Return the mean magnitude of some rows of a matrix, a float32 scalar."""
-    return weight[:: max(1, len(weight) // _SAMPLE)].float().abs().mean()
+def mean_size(weight: torch.Tensor) -> float:
+    """Return the mean magnitude of some rows of a matrix."""
+    return float(weight[:: max(1, len(weight) // _SAMPLE)].float().abs().mean())
 
 
-def refine_(
-    total: torch.Tensor,
-    weight: torch.Tensor,
-    delta: Folded,
-    precision: float,
-    scratch: Workspace,
-) -> None:
-    """Make every element of a float32 sum accurate to one step of the 16-bit dtype it becomes.
+class Doubtful:
+    """Elements of a sum that are summed again in float64, those of many tiles at a time.
+
+    Args:
+        out: (rows, in), where the sum is written.
+        delta: what is added.
+    """
+
+    def __init__(self, out: torch.Tensor, delta: Folded) -> None:
+        self._out, self._delta = out, delta
+        self._found: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._batch, self._count = max(1, _BATCH // max(1, delta.a.shape[0])), 0
+
+    @property
+    def are_many(self) -> bool:
+        """Whether they should be summed again now."""
+        return self._count >= self._batch
+
+    def add(self, start: int, weight: torch.Tensor, positions: torch.Tensor) -> None:
+        """Note elements of a tile.
+
+        Args:
+            start: first row of the tile.
+            weight: the tile before anything was added.
+            positions: flat, in the tile.
+        """
+        if len(positions):
+            self._found.append((positions + start * weight.shape[1], weight.take(positions)))
+            self._count += len(positions)
+
+    def sum_again(self) -> None:
+        """Set what was noted to float64 sums, rounded; its tiles must be written already."""
+        if not self._found:
+            return
+        positions, weights = (torch.cat(some) for some in zip(*self._found, strict=True))
+        self._found, self._count = [], 0
+        parts = (torch.split(some, self._batch) for some in (positions, weights))
+        for some, weight in zip(*parts, strict=True):
+            total = weight.double() + self._products(some)
+            self._out.put_(some, total.to(self._out.dtype))
+
+    def _products(self, positions: torch.Tensor) -> torch.Tensor:
+        delta, columns = self._delta, self._out.shape[1]
+        b = delta.raw_b.index_select(0, positions // columns).double() * delta.coefficients
+        return (b * delta.columns.index_select(0, positions % columns).double()).sum(1)
+
+
+def cancelled(
+    total: torch.Tensor, delta: Folded, precision: float, error: float = 0.0
+) -> torch.Tensor:
+    """Return where a sum may err by more than one step of the 16-bit dtype it becomes.
 
     A float32 product of rank R errs by about ``√R · 2⁻²⁴ · ‖bᵢ‖‖aⱼ‖``. Where weight and delta
-    cancel to less than ``1 / precision`` times that, the error is more than a step of the rounded
-    result; those elements, some ten in a million, are summed again in float64.
+    cancel to less than ``1 / precision`` times that, some ten times in a million, the error is
+    more than a step of the rounded result.
 
     Args:
-        total: (rows, in) float32, ``weight + delta``; corrected in place.
-        weight: (rows, in), before anything was added.
+        total: (rows, in) float32 or, on the CPU, already bfloat16: ``weight + delta``.
         delta: the rows of the delta.
-        precision: ``eps`` of the dtype that ``total`` will be rounded to.
-        scratch: keeps magnitudes between calls.
-    """
-    error = 2**-24 * (2 + math.sqrt(delta.a.shape[0]))
-    limit = float(delta.reach.max()) * (error / precision * 2)
-    size = torch.abs(total, out=scratch.tile(len(total), total.shape[1], total.dtype, total.device))
-    _sum_again_(total, weight, delta, _below(size, limit))
+        precision: ``eps`` of the dtype that ``total`` is or will be rounded to.
+        error: of the product beyond that of float32, as a share of ``‖bᵢ‖‖aⱼ‖``.
 
-
-def refine_narrow_(out: torch.Tensor, weight: torch.Tensor, delta: Folded, error: float) -> None:
-    """Do what :func:`refine_` does for a sum that is bfloat16 already, on the CPU.
-
-    Args:
-        out: (rows, in) bfloat16, ``weight + delta``; corrected in place.
-        weight: (rows, in), before anything was added.
-        delta: the rows of the delta.
-        error: of the product, as a share of ``‖bᵢ‖‖aⱼ‖``.
+    Returns:
+        Flat positions.
     """
     error += 2**-24 * (2 + math.sqrt(delta.a.shape[0]))
-    limit = delta.reach.max() * (error / torch.finfo(out.dtype).eps * 2)
-    limit = limit.clamp_(min=torch.finfo(out.dtype).tiny)  # smaller ones were taken for 0
-    below = int(limit.to(out.dtype).view(torch.int16)) + 1
-    _sum_again_(out, weight, delta, _near_zero(out, below))
+    limit = float(delta.reach.max()) * (error / precision * 2)
+    if total.dtype == torch.bfloat16:  # products of such matrices take what is tiny for 0
+        limit = max(limit, 2 * torch.finfo(total.dtype).tiny)
+    return _near_zero(total, limit)
 
 
-def settle_ties_(
-    total: torch.Tensor,
-    weight: torch.Tensor,
-    delta: Folded,
-    precision: float,
-    scratch: Workspace,
-) -> None:
-    """Sum again in float64 what lies so close to a tie that float32 may round it the wrong way.
+def near_ties(total: torch.Tensor, precision: float, scratch: Workspace) -> torch.Tensor:
+    """Return where a sum lies so close to a tie that float32 may round it the wrong way.
 
     For bfloat16 that is 5 elements in 10 000, of which one in ten would be rounded the wrong way
     where the delta is as large as the weight.
 
     Args:
-        total: (rows, in) float32, ``weight + delta``; corrected in place.
-        weight: (rows, in), before anything was added.
-        delta: the rows of the delta.
-        precision: as for :func:`refine_`.
+        total: (rows, in) float32, ``weight + delta``.
+        precision: ``eps`` of the dtype that it will be rounded to.
         scratch: keeps distances between calls.
+
+    Returns:
+        Flat positions.
     """
     tie = round(precision * 2**22)  # the lower bits of a float32 halfway between two neighbours
     away = scratch.tile(len(total), total.shape[1], torch.int32, total.device)
     torch.add(total.view(torch.int32), _NEAR_TIE - tie, out=away)
     away.bitwise_and_(2 * tie - 1)
-    _sum_again_(total, weight, delta, _below(away, 2 * _NEAR_TIE))
+    return _below(away, 2 * _NEAR_TIE)
 
 
-def _below(size: torch.Tensor, limit: float) -> torch.Tensor:
-    """Return where a contiguous tensor is below a limit, as flat positions."""
-    if size.device.type != "cpu" or not size.numel():
-        return (size.view(-1) < limit).nonzero()[:, 0]
-    groups = _grouped(size.numpy())
-    found = np.flatnonzero(groups.min(0) < limit)
-    return torch.from_numpy(_members(groups.take(found, 1) < limit, found, groups.shape[1]))
-
-
-def _near_zero(values: torch.Tensor, limit: int) -> torch.Tensor:
-    """Return where a bfloat16 magnitude is below a limit that is given as bits, as flat positions.
+def _near_zero(values: torch.Tensor, limit: float) -> torch.Tensor:
+    """Return where magnitudes are below a limit, as flat positions.
 
     Of signed numbers the least are the negative ones next to 0, and of unsigned ones the positive
     ones: two passes that only read, where a pass for the magnitudes would write too.
     """
-    if not values.numel():
-        return torch.empty(0, dtype=torch.int64)
-    groups = _grouped(values.view(torch.int16).numpy())
-    near = groups.min(0) < limit - 0x8000
-    near |= groups.view(np.uint16).min(0) < limit
-    found = np.flatnonzero(near)
-    chosen = (groups.take(found, 1) & 0x7FFF) < limit
-    return torch.from_numpy(_members(chosen, found, groups.shape[1]))
+    if values.device.type != "cpu":
+        return (values.abs() < limit).view(-1).nonzero()[:, 0]
+    signed, unsigned = _BITS[values.dtype.itemsize]
+    least = int(np.float32(limit).view(np.int32)) >> (32 - 8 * values.dtype.itemsize)
+    sign = torch.iinfo(signed).min
+    groups = _grouped(values.view(signed).numpy())
+    near = groups.min(1) < sign + least
+    near |= groups.view(unsigned).min(1) < least
+    return _members(near, groups, lambda bits: (bits & ~sign) < least)
+
+
+def _below(values: torch.Tensor, limit: int) -> torch.Tensor:
+    """Return where whole numbers are below a limit, as flat positions."""
+    if values.device.type != "cpu":
+        return (values < limit).view(-1).nonzero()[:, 0]
+    groups = _grouped(values.numpy())
+    return _members(groups.min(1) < limit, groups, lambda some: some < limit)
 
 
 def _grouped(values: Values) -> Values:
-    """Return a matrix whose columns are groups, so that minima are taken over whole vectors."""
-    return values.reshape(math.gcd(values.size, _GROUP), -1)
+    """Return rows in groups, so that minima along the second axis are taken over whole rows."""
+    rows, columns = values.shape
+    group = math.gcd(rows, _GROUP)
+    return values.reshape(rows // group, group, columns)
 
 
-def _members(chosen: Chosen, found: Positions, width: int) -> Positions:
-    """Return the flat positions of what is chosen from the columns ``found`` of a matrix."""
-    row, which = np.divmod(np.flatnonzero(chosen), max(1, len(found)))
-    return row * width + found[which]
-
-
-def _sum_again_(
-    total: torch.Tensor, weight: torch.Tensor, delta: Folded, positions: torch.Tensor
-) -> None:
-    """Set the elements at flat positions to their float64 sums."""
-    columns, rank = total.shape[1], max(1, delta.a.shape[0])
-    for some in torch.split(positions, max(1, _BATCH // rank)):
-        i, j = some // columns, some % columns
-        b = delta.raw_b.index_select(0, i).double() * delta.coefficients
-        product = (b * delta.columns.index_select(0, j).double()).sum(1)
-        total.put_(some, (weight.take(some).double() + product).to(total.dtype))
+def _members(near: Chosen, groups: Values, wanted: Callable[[Values], Chosen]) -> torch.Tensor:
+    """Return the flat positions of what is wanted from the groups that hold some of it."""
+    _, height, columns = groups.shape
+    which, column = np.divmod(np.flatnonzero(near), columns)
+    found, row = np.nonzero(wanted(groups[which, :, column]))
+    return torch.from_numpy((which[found] * height + row) * columns + column[found])

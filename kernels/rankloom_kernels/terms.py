@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import torch
@@ -105,8 +106,15 @@ def fold(
     reach = b.square().sum(1).sqrt_() * a.square().sum(0).max().sqrt_()
     parts = None
     if for_bfloat16 and dtype == torch.float32:
-        alike = len({term.coefficient for term in terms}) == 1
-        scale = terms[0].coefficient if alike else 1.0
-        parts = narrow(raw_b if alike else b, a, scale)
+        scale = _commonest(terms)
+        parts = narrow(raw_b.to(dtype) * (coefficients / scale).to(dtype), a, scale)
     columns = a.T.contiguous() if parts and parts.error else a.T
     return Folded(b, a, raw_b, coefficients, reach, columns, parts)
+
+
+def _commonest(terms: Sequence[Term]) -> float:
+    """Return the coefficient that most ranks have, not 0: as a scale it leaves their b alone."""
+    ranks: Counter[float] = Counter()
+    for term in terms:
+        ranks[term.coefficient or 1.0] += term.b.shape[1]
+    return ranks.most_common(1)[0][0]

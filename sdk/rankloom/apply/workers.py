@@ -18,7 +18,7 @@ from rankloom.apply.staged import Staged
 from rankloom.apply.steps import Compute
 from rankloom.apply.undoing import noted_on
 from rankloom.change.threads import one_thread
-from rankloom_kernels.narrow import multiplies_bfloat16
+from rankloom_kernels.narrow import most_products
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -185,8 +185,7 @@ def processor(device: torch.device | None = None) -> str:
     """
     if device is not None:
         return torch.cuda.get_device_name(device)
-    bfloat16 = "with" if multiplies_bfloat16() else "without"
-    return f"{torch.backends.cpu.get_cpu_capability()} {bfloat16} bfloat16"
+    return f"{torch.backends.cpu.get_cpu_capability()}, {most_products()} products of bfloat16"
 
 
 def usual_workers() -> int:
