@@ -80,8 +80,8 @@ def test_a_file_that_cannot_be_closed_hides_no_cause_and_keeps_no_other_open(
     closed: list[LocalSink] = []
     create, close, finish = LocalSink.__init__, LocalSink.close, LocalSink.finish
 
-    def created(sink: LocalSink, path: Path, size: int, **options: bool) -> None:
-        create(sink, path, size, **options)
+    def created(sink: LocalSink, path: Path, size: int) -> None:
+        create(sink, path, size)
         made.append(sink)
 
     def refuse(sink: LocalSink) -> None:

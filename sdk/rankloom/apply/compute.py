@@ -104,8 +104,7 @@ class _Work:
     def begin(self, lane: Lane, start: int, stop: int) -> _Tile:
         """Read rows and let a lane change them."""
         old = self._read(lane, start, stop)
-        dtype = ALL_DTYPES[self._step.new.dtype]
-        new = lane.result.tile(stop - start, self.width, dtype, self._offset(start))
+        new = lane.result.tile(stop - start, self.width, ALL_DTYPES[self._step.new.dtype], _CPU)
         lane.run(partial(self._fill, start), new, old)
         return _Tile(lane, start, old, new)
 
@@ -116,14 +115,12 @@ class _Work:
             IncompatibleError: values overflow the new dtype.
         """
         tile.lane.wait()
-        _check_overflow(tile.old, tile.new, self._step.new)
-        self.has_changed = self.has_changed or _differ(tile.new, tile.old)
-        sink.write_at(view_bytes(tile.new), self._offset(tile.start))
-
-    def _offset(self, row: int) -> int:
-        """Return where a row begins in the new file."""
         entry = self._step.new
-        return entry.start + row * self.width * ALL_DTYPES[entry.dtype].itemsize
+        _check_overflow(tile.old, tile.new, entry)
+        self.has_changed = self.has_changed or _differ(tile.new, tile.old)
+        sink.write_at(
+            view_bytes(tile.new), entry.start + tile.start * self.width * tile.new.itemsize
+        )
 
     def _read(self, lane: Lane, start: int, stop: int) -> torch.Tensor:
         """Return rows of the base, or zeros where it has none."""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rankloom.apply.direct import Pages
 from rankloom.change.evaluate import Recent
 from rankloom_kernels import Workspace
 from rankloom_kernels.workspace import TILE_BYTES
@@ -33,8 +32,7 @@ class Lane:
     """
 
     def __init__(self, nbytes: int = TILE_BYTES, *, pinned: bool = False) -> None:
-        self.source = Workspace(nbytes, pinned=pinned)
-        self.result = Pages(nbytes, pinned=pinned)
+        self.source, self.result = (Workspace(nbytes, pinned=pinned) for _ in range(2))
 
     def run(self, fill: Fill, result: torch.Tensor, tile: torch.Tensor) -> None:
         """Begin ``fill(result, tile)``, both being buffers of this lane."""

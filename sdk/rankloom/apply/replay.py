@@ -30,8 +30,8 @@ SHARE = 20
 """Of changes that cannot be computed in part, one in so many is computed again."""
 
 
-AT_ONCE = {False: 4, True: 16}
-"""Tiles whose bytes are waited for at once, by whether a base or an output is far away."""
+AT_ONCE = 16
+"""Reads that wait for each other's answers, where a base or an output is far away."""
 
 
 def replay(
@@ -71,7 +71,9 @@ def replay(
 
     chosen = _chosen(placed, seed)
     # Torch counts its threads for each thread that calls it.
-    pool = ThreadPoolExecutor(AT_ONCE[remote], initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(
+        AT_ONCE if remote else 1, initializer=torch.set_num_threads, initargs=(1,)
+    )
     with one_thread(), pool:
         return sum(1 for _ in pool.map(check, chosen))
 

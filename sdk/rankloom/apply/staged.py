@@ -106,8 +106,7 @@ class FolderStage:
             message = f"{socket.gethostname()} does not see {folder}"
             hint = "write to a file system that all machines share, or to s3://"
             raise BackendUnavailableError(message, hint=hint)
-        path = folder / f"{plan.name}.{uuid4().hex}"
-        return LocalSink(path, plan.nbytes, is_read_again=self.hashes)
+        return LocalSink(folder / f"{plan.name}.{uuid4().hex}", plan.nbytes)
 
 
 @dataclass(frozen=True, slots=True)

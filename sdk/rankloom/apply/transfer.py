@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING, Protocol
 
-import torch
-
-from rankloom.apply.direct import LEAST, NOT_HERE, PAGE, Direct, Pages
 from rankloom.digest import of_file
 from rankloom.errors import BaseError
 from rankloom.files import on_disk
@@ -15,16 +13,19 @@ from rankloom.files import on_disk
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import torch
+
 _PIECE = 128 << 10
 """Bytes of one write. For a large one Linux looks for memory that lies together; for a small one it
 takes what was given back last. On a virtual machine 2 GB were written in 0.6 s instead of 3 s."""
 
-_COPIED = 4 << 20
-"""Bytes of what is copied that are held at a time."""
+_NOT_HERE = {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
 
 
 def view_bytes(tensor: torch.Tensor) -> memoryview:
     """Return the bytes of a contiguous CPU tensor, not copied."""
+    import torch
+
     return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
@@ -107,18 +108,16 @@ class LocalSource:
 class LocalSink:
     """A new file on this machine.
 
-    Its blocks are reserved at once, so that writing does not stop to look for some. Whole pages go
-    past the page cache where they can; what else is written is handed to the disk at once, so that
-    :meth:`finish` has little left to wait for: two gigabytes and their sync took 0.49 s instead of
-    0.73 s.
+    Its blocks are reserved at once, so that writing does not stop to look for some, and what is
+    written is handed to the disk at once, so that :meth:`finish` has little left to wait for: two
+    gigabytes and their sync took 0.49 s instead of 0.73 s.
 
     Args:
         path: the file; it must not exist.
         size: how large it will be.
-        is_read_again: all of it is, right afterwards, so it had better be in the page cache.
     """
 
-    def __init__(self, path: Path, size: int, *, is_read_again: bool = False) -> None:
+    def __init__(self, path: Path, size: int) -> None:
         self._path = path
         with on_disk(path):
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
@@ -127,43 +126,38 @@ class LocalSink:
             except OSError:
                 os.close(self._descriptor)
                 raise
-        self._direct = None if is_read_again else Direct(path)
 
     def _reserve(self, size: int) -> None:
         if size and hasattr(os, "posix_fallocate"):
             try:
                 os.posix_fallocate(self._descriptor, 0, size)
             except OSError as error:
-                if error.errno not in NOT_HERE:
+                if error.errno not in _NOT_HERE:
                     raise
 
     def write_at(self, data: memoryview, offset: int) -> None:
         """See :class:`Sink`."""
         with on_disk(self._path):
-            done = self._direct.write_pages(data, offset) if self._direct else range(0)
-            for part, start in ((data[: done.start], 0), (data[done.stop :], done.stop)):
-                write_at(self._descriptor, part, offset + start)
-            if not done:
-                self._hand_over(offset, len(data))
+            write_at(self._descriptor, data, offset)
+            self._hand_over(offset, len(data))
 
     def copy_from(self, source: Source, start: int, offset: int, count: int) -> None:
-        """See :class:`Sink`; past the page cache, or else by the kernel where it can.
+        """See :class:`Sink`; the kernel copies where it can.
 
-        A kernel that copies moves no data at all where the file system shares extents.
+        Where the file system shares extents this moves no data at all.
         """
-        past = self._direct and self._direct.works and count >= LEAST
-        end, place, held = start + count, offset, Pages(_COPIED)
+        end, place = start + count, offset
         while start < end:
-            step = 0 if past else self._kernel_copy(source, start, place, end - start)
+            step = self._kernel_copy(source, start, place, end - start)
             if not step:
-                step = min(end - start, _COPIED - place % PAGE)  # the next begins with a page
-                buffer = view_bytes(held.tile(1, step, torch.uint8, place))
+                buffer = memoryview(bytearray(min(end - start, 1 << 20)))
                 source.read_into(buffer, start)
-                self.write_at(buffer, place)
+                with on_disk(self._path):
+                    write_at(self._descriptor, buffer, place)
+                step = len(buffer)
             start, place = start + step, place + step
-        if not past:
-            with on_disk(self._path):
-                self._hand_over(offset, count)
+        with on_disk(self._path):
+            self._hand_over(offset, count)
 
     def _kernel_copy(self, source: Source, start: int, offset: int, count: int) -> int:
         if not isinstance(source, LocalSource) or not hasattr(os, "copy_file_range"):
@@ -172,7 +166,7 @@ class LocalSink:
             try:
                 return os.copy_file_range(source.descriptor, self._descriptor, count, start, offset)
             except OSError as error:
-                if error.errno not in NOT_HERE:
+                if error.errno not in _NOT_HERE:
                     raise
                 return 0
 
@@ -195,5 +189,3 @@ class LocalSink:
         """See :class:`Sink`."""
         with on_disk(self._path):
             os.close(self._descriptor)
-            if self._direct:
-                self._direct.close()

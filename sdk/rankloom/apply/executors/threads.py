@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rankloom.apply.workers import MOST, Job, usual_workers
+from rankloom.apply.workers import Job, usual_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,14 +19,12 @@ class Threads:
     """See :class:`rankloom.apply.tasks.Executor`.
 
     Args:
-        workers: how many threads; ``None``: twice as many as torch uses, up to four, so that some
-            compute while others wait for the disk.
+        workers: how many threads; ``None``: as many as torch uses, up to four.
         device: where sums are formed; ``None``: on the CPU.
     """
 
     def __init__(self, workers: int | None, device: torch.device | None = None) -> None:
-        self._workers = workers or min(2 * usual_workers(), MOST)
-        self._device = device
+        self._workers, self._device = workers or usual_workers(), device
 
     def run(
         self,
