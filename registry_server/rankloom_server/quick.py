@@ -12,6 +12,7 @@ Two doors lead here: :mod:`rankloom_server.quick_protocol` takes requests from t
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
@@ -70,6 +71,7 @@ class Quick:
         self._engine = engine
         self._rates = rates
         self._reader: quick_reader.Reader | None = None
+        self._marks = itertools.count()
         self._statements: dict[tuple[str, bool, bool], quick_statement.Statement] = {}
 
     def find(self, asked: Asked, then: Callable[[Hit | None], None]) -> None:
@@ -79,6 +81,7 @@ class Quick:
         now = datetime.now(UTC)
         statement = self._statement(asked)
         values = {
+            "mark": str(next(self._marks)),
             "namespace": asked.namespace,
             "name": asked.name,
             "value": asked.value,
@@ -120,7 +123,7 @@ class Quick:
 def _hit(row: quick_reader.Row | None) -> Hit | None:
     if row is None:
         return None
-    actor, required, namesake, *answer = row
+    _, actor, required, namesake, *answer = row
     if not actor or required not in {None, "[]"} or namesake:
         return None
     return Hit(actor, quick_statement.body(*answer))

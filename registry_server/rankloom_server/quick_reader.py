@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -27,6 +28,8 @@ class Reader(Protocol):
     def one(self, text: str, values: Sequence[Any], then: Callable[[Row | None], None]) -> None:
         """Give ``then`` the row of a statement, now or later in the event loop.
 
+        The first of the values is a text that no other question has, and comes back as the first
+        column: an answer to another question is never given out.
         It is given ``None`` if there is no row, or if the database refuses or does not answer:
         the ordinary route meets that too, and knows what to say.
         """
@@ -64,6 +67,49 @@ class _Question(NamedTuple):
     since: float
 
 
+class _Line:
+    """One connection and what is on the way over it, which ends with it."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self.connection = connection
+        self.pgconn: PGconn = connection.pgconn
+        # Of our own: libpq closes its socket when the other end does, and tells no more which.
+        self.fd = os.dup(connection.pgconn.socket)
+        self.sent: deque[_Question | None] = deque()  # None: a statement was prepared
+        self.prepared: dict[str, bytes] = {}
+
+    def send(self, question: _Question) -> None:
+        name = self.prepared.get(question.text)
+        if name is not None:
+            self.sent.append(question)
+        else:
+            self.sent += [None, question]
+            name = self.prepared[question.text] = b"rankloom_%d" % len(self.prepared)
+            self.pgconn.send_prepare(name, question.text.encode())
+        self.pgconn.send_query_prepared(name, [str(value).encode() for value in question.values])
+
+    def take(self, result: PGresult) -> None:
+        """Give on what one command resulted in.
+
+        Raises:
+            psycopg.Error: it failed, or is not what was asked.
+        """
+        import psycopg
+        from psycopg.pq import ExecStatus
+
+        if result.status == ExecStatus.PIPELINE_SYNC:
+            return
+        if result.status not in {ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK} or not self.sent:
+            raise psycopg.DatabaseError
+        question = self.sent[0]
+        row = _row(result)
+        if row is not None and (question is None or row[0] != question.values[0]):
+            raise psycopg.DatabaseError
+        self.sent.popleft()
+        if question is not None:
+            question.then(row)
+
+
 class PostgresReader:
     """Reads over one connection, on which statements follow each other without waiting.
 
@@ -77,10 +123,8 @@ class PostgresReader:
         self._loop = asyncio.get_running_loop()
         self._opening: asyncio.Task[None] | None = None
         self._leaving: asyncio.Task[None] | None = None
-        self._connection: psycopg.AsyncConnection[Any] | None = None
+        self._line: _Line | None = None
         self._unsent: deque[_Question] = deque()
-        self._sent: deque[_Question | None] = deque()  # None: a statement was prepared
-        self._prepared: dict[str, bytes] = {}
         self._watch: asyncio.TimerHandle | None = None
 
     def one(self, text: str, values: Sequence[Any], then: Callable[[Row | None], None]) -> None:
@@ -103,35 +147,33 @@ class PostgresReader:
         """Send all that was asked since the last time; open the connection if there is none."""
         import psycopg
 
-        if self._connection is None:
+        if self._line is None:
             if self._opening is None:
                 self._opening = self._loop.create_task(self._open())
             return
         try:
             while self._unsent:
-                self._send_one(self._connection.pgconn, self._unsent.popleft())
-            self._connection.pgconn.pipeline_sync()
-            self._flush()
+                self._line.send(self._unsent.popleft())
+            self._line.pgconn.pipeline_sync()
         except psycopg.Error:
             self._drop()
-
-    def _send_one(self, line: PGconn, question: _Question) -> None:
-        name = self._prepared.get(question.text)
-        if name is not None:
-            self._sent.append(question)
         else:
-            self._sent += [None, question]
-            name = self._prepared[question.text] = b"rankloom_%d" % len(self._prepared)
-            line.send_prepare(name, question.text.encode())
-        line.send_query_prepared(name, [str(value).encode() for value in question.values])
+            self._flush()
 
     def _flush(self) -> None:
-        assert self._connection is not None  # noqa: S101 - only called while there is one
-        line = self._connection.pgconn
-        if line.flush():  # the socket takes no more now
-            self._loop.add_writer(line.socket, self._flush)
+        import psycopg
+
+        line = self._line
+        assert line is not None  # noqa: S101 - only called while there is one
+        try:
+            waits = line.pgconn.flush()
+        except psycopg.Error:
+            self._drop()
+            return
+        if waits:  # the socket takes no more now
+            self._loop.add_writer(line.fd, self._flush)
         else:
-            self._loop.remove_writer(line.socket)
+            self._loop.remove_writer(line.fd)
 
     async def _open(self) -> None:
         import psycopg
@@ -140,56 +182,39 @@ class PostgresReader:
             opened = await psycopg.AsyncConnection.connect(
                 self._url, autocommit=True, client_encoding="utf8"
             )
-        except psycopg.Error:
+            opened.pgconn.nonblocking = 1
+            opened.pgconn.enter_pipeline_mode()
+            self._line = _Line(opened)
+        except (psycopg.Error, OSError):
             self._drop()
             return
         finally:
             self._opening = None
-        opened.pgconn.nonblocking = 1
-        opened.pgconn.enter_pipeline_mode()
-        self._connection = opened
-        self._loop.add_reader(opened.pgconn.socket, self._read)
+        self._loop.add_reader(self._line.fd, self._read)
         self._send()
 
     def _read(self) -> None:
         import psycopg
 
-        assert self._connection is not None  # noqa: S101 - only called while there is one
-        line = self._connection.pgconn
+        line = self._line
+        assert line is not None  # noqa: S101 - only called while there is one
         try:
-            line.consume_input()
+            line.pgconn.consume_input()
             ended = False  # two nothings after each other: the rest has not come yet
-            while not line.is_busy():
-                result = line.get_result()
+            while not line.pgconn.is_busy():
+                result = line.pgconn.get_result()
                 if result is not None:
-                    self._take(result)
+                    line.take(result)
                 elif ended:
                     break
                 ended = result is None
         except psycopg.Error:
             self._drop()
 
-    def _take(self, result: PGresult) -> None:
-        """Give on what one command resulted in.
-
-        Raises:
-            psycopg.Error: it failed.
-        """
-        import psycopg
-        from psycopg.pq import ExecStatus
-
-        if result.status == ExecStatus.PIPELINE_SYNC:
-            return
-        if result.status not in {ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK}:
-            raise psycopg.DatabaseError
-        question = self._sent.popleft()
-        if question is not None:
-            question.then(_row(result))
-
     def _look(self) -> None:
         """Give up on a connection that does not answer."""
         self._watch = None
-        asked = [one for one in (*self._sent, *self._unsent) if one is not None]
+        asked = self._asked()
         if not asked:
             return
         left = asked[0].since + _PATIENCE_SECONDS - self._loop.time()
@@ -199,28 +224,34 @@ class PostgresReader:
         silent = self._detach()
         if silent is not None:
             self._leaving = self._loop.create_task(_leave(silent))
-        self._pass_on()
+        self._pass_on(asked)
+
+    def _asked(self) -> list[_Question]:
+        """Return what is not answered, in the order in which it was asked."""
+        sent = () if self._line is None else self._line.sent
+        return [one for one in (*sent, *self._unsent) if one is not None]
 
     def _drop(self) -> None:
         """Close the connection."""
+        asked = self._asked()
         connection = self._detach()
         if connection is not None:
             connection.pgconn.finish()
-        self._pass_on()
+        self._pass_on(asked)
 
     def _detach(self) -> psycopg.AsyncConnection[Any] | None:
         """Return the connection, of which nothing is expected any more."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            self._loop.remove_reader(connection.pgconn.socket)
-            self._loop.remove_writer(connection.pgconn.socket)
-        return connection
+        line, self._line = self._line, None
+        if line is None:
+            return None
+        self._loop.remove_reader(line.fd)
+        self._loop.remove_writer(line.fd)
+        os.close(line.fd)
+        return line.connection
 
-    def _pass_on(self) -> None:
+    def _pass_on(self, asked: list[_Question]) -> None:
         """Let the ordinary route answer what was asked over a connection that is no more."""
-        asked = [one for one in (*self._sent, *self._unsent) if one is not None]
-        for store in (self._sent, self._unsent, self._prepared):
-            store.clear()
+        self._unsent.clear()
         for question in asked:
             question.then(None)
 

@@ -44,8 +44,9 @@ class Statement(NamedTuple):
 def compiled(dialect: sa.Dialect, how: str, *, anonymous: bool, bare: bool) -> Statement:
     """Return a statement.
 
-    Its row is who asks (``NULL``: nobody who may read), by whom the version must be signed,
-    another namespace that has the name, if ``bare`` asks for it, and then what :func:`body` takes.
+    Its row is the value ``mark`` as it was given, who asks (``NULL``: nobody who may read), by whom
+    the version must be signed, another namespace that has the name, if ``bare`` asks for it, and
+    then what :func:`body` takes.
 
     Args:
         dialect: of the database.
@@ -59,6 +60,7 @@ def compiled(dialect: sa.Dialect, how: str, *, anonymous: bool, bare: bool) -> S
     )
     statement = (
         sa.select(
+            sa.cast(sa.bindparam("mark"), sa.Text).label("mark"),
             (_public() if anonymous else _holder()).label("actor"),
             sa.cast(signed.REQUIRED, sa.Text).label("required"),
             (_namesake() if bare else sa.null()).label("namesake"),
