@@ -19,7 +19,7 @@
     │   ├── ForbiddenError        9 / 403
     │   ├── RateLimitError        3 / 429
     │   └── OfflineError                    the registry would have to be asked, and must not be
-    ├── DiskError                 3 / 507   a file of this machine cannot be written
+    ├── DiskError                 3 / 507   a file of this machine cannot be written or read
     ├── WorkerLostError           3 / 503   a process or machine that did a part of the work is gone
     ├── EvaluationError           3 / 422   the caller's evaluation of a model gave no score
     └── BackendUnavailableError  10 / 501   something that the step needs is not installed
@@ -159,7 +159,7 @@ class OfflineError(RegistryError):
 
 
 class DiskError(RankloomError):
-    """A file cannot be written: the disk is full, read-only, or not ours to write."""
+    """A file cannot be written or read: the disk is full, read-only or broken, or not ours."""
 
     code, exit_code, http_status = "disk", 3, 507
 

@@ -1,6 +1,8 @@
 """Blobs over real sockets: right bytes arrive, wrong ones leave nothing behind."""
 
+import errno
 import hashlib
+import http.client
 import socket
 import ssl
 import threading
@@ -11,7 +13,13 @@ from pathlib import Path
 import pytest
 
 import signing_keys
-from rankloom.errors import IntegrityError, NotFoundError, RegistryError, UploadCorruptError
+from rankloom.errors import (
+    DiskError,
+    IntegrityError,
+    NotFoundError,
+    RegistryError,
+    UploadCorruptError,
+)
 from rankloom.registry import connection, patience, sending, transfer
 from rankloom.registry.connection import Span
 from rankloom.registry.tally import Tally
@@ -291,8 +299,42 @@ def test_a_store_is_left_alone_as_long_as_it_asks(
     site.answers = [body(b"", status=503, retry_after=given) for given in asked] + [body(DATA)]
     get(site.url, tmp_path / "blob")
     assert 7 <= pauses[0] < 11
-    assert patience.LONGEST_PAUSE <= pauses[1] < 2 * patience.LONGEST_PAUSE
+    assert pauses[1] == patience.LONGEST_PAUSE
     assert 1 <= pauses[2] < pauses[3] < 4, "each wait is longer than the one before"
+
+
+def test_connections_that_the_store_closed_while_idle_fail_no_transfer(
+    site: Site, tmp_path: Path
+) -> None:
+    place = site.url.removesuffix("/blob")
+    with socket.create_server(("127.0.0.1", 0)) as elsewhere:
+        for _ in range(6):
+            idle = http.client.HTTPConnection(*elsewhere.getsockname())
+            idle.connect()
+            elsewhere.accept()[0].close()
+            connection._idle.append((place, idle))
+    site.answers = [body(DATA)]
+    get(site.url, tmp_path / "blob")
+    assert (tmp_path / "blob").read_bytes() == DATA
+
+
+def test_a_file_that_cannot_be_read_is_no_fault_of_the_store(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    target = PutTarget(digest=DIGEST, url=site.url, headers={})
+    itself, source = tmp_path / "itself", tmp_path / "source"
+    itself.symlink_to(itself)
+    source.write_bytes(DATA)
+    with pytest.raises(DiskError, match=f"{itself} cannot be read"):
+        sending.put(itself, len(DATA), target)
+    assert site.requests == []
+    monkeypatch.setattr(connection, "_send_some", broken)
+    site.answers = [body(b"")]
+    with pytest.raises(DiskError, match=f"{source} cannot be read"):
+        sending.put(source, len(DATA), target)
 
 
 def test_what_counts_as_sent_is_not_only_in_the_kernel(

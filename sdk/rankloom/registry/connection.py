@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import functools
 import http.client
 import os
+import select
 import socket
 import ssl
 import threading
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from rankloom.errors import UploadCorruptError
+from rankloom.errors import DiskError, UploadCorruptError
 from rankloom.registry.patience import BROKEN, check_busy
 
 if TYPE_CHECKING:
@@ -79,6 +81,7 @@ def put(
 
     Raises:
         BusyError: the store cannot take them now.
+        DiskError: the file cannot be read.
         OSError: the connection broke (or an ``HTTPException``).
         UploadCorruptError: the file is shorter than it was.
     """
@@ -128,7 +131,12 @@ def _send(
     offset, end = span.begin, span.begin + span.size
     while offset < end:
         wanted = min(_SLICE, end - offset)
-        sent = _send_some(connection.sock, source, offset, wanted)
+        try:
+            sent = _send_some(connection.sock, source, offset, wanted)
+        except OSError as error:
+            if error.errno == errno.EIO:  # sockets have other errors
+                raise unreadable(source.name, error) from error
+            raise
         if sent == 0:
             connection.close()
             message = f"REG001 {source.name} became shorter during the push"
@@ -154,6 +162,12 @@ def _hear(connection: http.client.HTTPConnection) -> _Answer:
         return _Answer(response.status, text, response.headers["Retry-After"])
 
 
+def unreadable(name: str | Path, error: OSError) -> DiskError:
+    """Return the error of a file that was to be sent: no other attempt betters it."""
+    hint = "look after the file and its disk, then push again"
+    return DiskError(f"{name} cannot be read: {error.strerror}", hint=hint)
+
+
 def local_path(url: str) -> Path:
     """Return the path of a ``file:`` URL."""
     return Path(unquote(urlsplit(url).path))
@@ -173,9 +187,24 @@ def _connection(place: SplitResult) -> Iterator[http.client.HTTPConnection]:
 
 
 def _take(key: str) -> http.client.HTTPConnection | None:
-    with _lock:
-        found = next((index for index, (place, _) in enumerate(_idle) if place == key), None)
-        return None if found is None else _idle.pop(found)[1]
+    while True:
+        with _lock:
+            found = next((index for index, (place, _) in enumerate(_idle) if place == key), None)
+            if found is None:
+                return None
+            _, connection = _idle.pop(found)
+        if not _has_ended(connection):
+            return connection
+        connection.close()
+
+
+def _has_ended(connection: http.client.HTTPConnection) -> bool:
+    """Say whether an idle connection has something to read: nobody asked, so it is its end."""
+    if connection.sock is None:  # it opens anew when it is used
+        return False
+    looked = select.poll()
+    looked.register(connection.sock, select.POLLIN)
+    return bool(looked.poll(0))
 
 
 def _keep(key: str, connection: http.client.HTTPConnection) -> None:

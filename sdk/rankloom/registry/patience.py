@@ -89,7 +89,7 @@ def _pause(failed: int, error: Exception) -> float:
     spread = random.uniform(1.0, 1.5)  # noqa: S311 - no secret
     if isinstance(error, BusyError):
         seconds = _BUSY_SECONDS * 2.0 ** (failed - 1) if error.seconds is None else error.seconds
-        return seconds * spread
+        return min(seconds * spread, LONGEST_PAUSE)
     # The first time at once: the connection may just have been idle long.
     return _BROKEN_SECONDS * 2.0 ** (failed - 2) * spread if failed > 1 else 0.0
 

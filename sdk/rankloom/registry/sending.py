@@ -116,9 +116,12 @@ def opened(path: Path) -> IO[bytes]:
 
     Raises:
         NotFoundError: it was removed.
+        DiskError: it cannot be read.
     """
     try:
         return path.open("rb")
     except FileNotFoundError as error:
         message = f"{path} does not exist any more"
         raise NotFoundError(message) from error
+    except OSError as error:
+        raise connection.unreadable(path, error) from error
