@@ -42,6 +42,9 @@ _FORMS = {
 }
 _BARE = "&bare=true"
 
+LOOKED_UP = "looked_up"
+"""In the state of a request that the other door has looked up, and did not answer."""
+
 
 class Asked(NamedTuple):
     """What a request names; ``how`` is ``latest``, ``alias``, ``number`` or ``digest``.
@@ -171,6 +174,8 @@ _ROUTE = Route(ROUTE, QuickResolve)
 
 
 def _asked(scope: types.Scope) -> Asked | None:
+    if scope["state"].get(LOOKED_UP):
+        return None
     if scope["method"] != "GET" or not (path := _PATH.fullmatch(scope["path"])):
         return None
     query = scope["query_string"].decode("latin-1")

@@ -115,11 +115,18 @@ class QuickProtocol(H11Protocol):
         self.requests.in_progress.dec()
         if not self.transport.is_closing():
             if hit is None or not self._answer(plain, started, hit):
-                super().data_received(data + behind)
+                self._pass_on(data + behind)
             elif behind:
                 self.data_received(behind)
         if self._ends:
             super().shutdown()
+
+    def _pass_on(self, data: bytes) -> None:
+        """Give bytes whose first request was looked up in vain to uvicorn's protocol."""
+        shared = self.app_state
+        self.app_state = {**shared, quick.LOOKED_UP: True}  # of which the request gets a copy
+        super().data_received(data)
+        self.app_state = shared
 
     def _answer(self, plain: Plain, started: float, hit: quick.Hit) -> bool:
         """Send the answer; return whether the limit of requests allows it."""
