@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import sqlite3
 from collections import deque
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
 
 _PATIENCE_SECONDS = 1.0
+_OPENING_SECONDS = 5
+# How long a database that could not be reached is left to the ordinary route.
+_REST_SECONDS = 5.0
+
+_log = logging.getLogger("rankloom_server")
 
 Row = tuple[Any, ...]
 """What one row has: text, numbers as text or as they are, and ``None``."""
@@ -118,17 +124,22 @@ class PostgresReader:
     row would take longer than the database does.
     """
 
-    def __init__(self, url: sa.URL) -> None:
-        self._url = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    def __init__(self, engine: sa.Engine) -> None:
+        self._place = engine.dialect.create_connect_args(engine.url)
         self._loop = asyncio.get_running_loop()
         self._opening: asyncio.Task[None] | None = None
-        self._leaving: asyncio.Task[None] | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._rests_until = 0.0
+        self._told = False
         self._line: _Line | None = None
         self._unsent: deque[_Question] = deque()
         self._watch: asyncio.TimerHandle | None = None
 
     def one(self, text: str, values: Sequence[Any], then: Callable[[Row | None], None]) -> None:
         """Give the row of a statement when it has come."""
+        if self._line is None and self._loop.time() < self._rests_until:
+            then(None)
+            return
         if not self._unsent:
             self._loop.call_soon(self._send)
         self._unsent.append(_Question(text, values, then, self._loop.time()))
@@ -140,8 +151,7 @@ class PostgresReader:
         if self._opening is not None:
             self._opening.cancel()
         self._drop()
-        if self._leaving is not None:
-            await self._leaving
+        await asyncio.gather(*self._leaving)
 
     def _send(self) -> None:
         """Send all that was asked since the last time; open the connection if there is none."""
@@ -179,19 +189,29 @@ class PostgresReader:
         import psycopg
 
         try:
-            opened = await psycopg.AsyncConnection.connect(
-                self._url, autocommit=True, client_encoding="utf8"
-            )
+            arguments, named = self._place
+            named = {"connect_timeout": _OPENING_SECONDS, **named, "client_encoding": "utf8"}
+            opened = await psycopg.AsyncConnection.connect(*arguments, autocommit=True, **named)
             opened.pgconn.nonblocking = 1
             opened.pgconn.enter_pipeline_mode()
             self._line = _Line(opened)
-        except (psycopg.Error, OSError):
+        except (psycopg.Error, OSError) as error:
+            self._rest(error)
             self._drop()
             return
         finally:
             self._opening = None
+        self._rests_until, self._told = 0.0, False
         self._loop.add_reader(self._line.fd, self._read)
         self._send()
+
+    def _rest(self, why: Exception | str) -> None:
+        """Leave all to the ordinary route for a while, and say so the first time."""
+        self._rests_until = self._loop.time() + _REST_SECONDS
+        if not self._told:
+            said = "refs are resolved by the ordinary route only, without a connection: %s"
+            _log.warning(said, " ".join(str(why).split()))
+            self._told = True
 
     def _read(self) -> None:
         import psycopg
@@ -222,8 +242,12 @@ class PostgresReader:
             self._watch = self._loop.call_later(left, self._look)
             return
         silent = self._detach()
-        if silent is not None:
-            self._leaving = self._loop.create_task(_leave(silent))
+        if silent is None:
+            self._rest("the database does not answer")
+        else:
+            task = self._loop.create_task(_leave(silent))
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
         self._pass_on(asked)
 
     def _asked(self) -> list[_Question]:
@@ -276,4 +300,4 @@ def open_reader(engine: sa.Engine) -> Reader:
     """Return a reader of an engine's database; to be opened and used in one event loop."""
     if engine.dialect.name == "sqlite":
         return SqliteReader(engine.url.database or "")
-    return PostgresReader(engine.url)
+    return PostgresReader(engine)

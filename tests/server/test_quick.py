@@ -7,7 +7,7 @@ import itertools
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -149,6 +149,24 @@ def test_what_is_no_hit_is_answered_by_the_ordinary_route(world: World) -> None:
     assert world.get("?what=1").status_code == 200
     with only_the_short_way():
         assert world.get("?what=1").status_code == 500, "the ordinary route is not asked"
+
+
+def test_what_is_no_hit_is_looked_up_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up: list[quick.Asked] = []
+    find = quick.Quick.find
+
+    def counted(self: quick.Quick, asked: quick.Asked, then: Callable[..., None]) -> None:
+        looked_up.append(asked)
+        find(self, asked, then)
+
+    monkeypatch.setattr(quick.Quick, "find", counted)
+    headers = {"authorization": f"Bearer {world.token}"}
+    with httpx.Client(headers=headers, base_url=world.url) as client:
+        assert client.get(f"{PATH}?number=3").status_code == 404
+        assert len(looked_up) == 1
+        with only_the_short_way("asgi"):  # the mark is that of one request
+            assert client.get(PATH).status_code == 200
+    assert len(looked_up) == 2
 
 
 @pytest.mark.parametrize(
@@ -323,7 +341,10 @@ def test_the_plain_form_is_that_of_the_clients() -> None:
 
 
 @pytest.mark.services
-def test_answers_of_postgresql_go_to_those_who_asked(postgres: Postgres) -> None:
+def test_answers_of_postgresql_go_to_those_who_asked(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quick_reader, "_PATIENCE_SECONDS", 60.0)
     slow, text = "SELECT pg_sleep(60), $1::text", "SELECT $1::text, NULL"
     sleeping = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'"
     with psycopg.connect(postgres.url, autocommit=True) as other:
@@ -348,11 +369,16 @@ def test_answers_of_postgresql_go_to_those_who_asked(postgres: Postgres) -> None
                 assert after in {None, ("b", None)}
                 assert await ask_many(2) == [("ä0", None), ("ä1", None)]
                 waiting = ask(slow, "")
-                await asyncio.sleep(0.05)
-                other.execute("SELECT pg_terminate_backend(%s)", other.execute(sleeping).fetchone())
+                while not (process := other.execute(sleeping).fetchone()):
+                    await asyncio.sleep(0.01)
+                other.execute("SELECT pg_terminate_backend(%s)", process)
                 assert await waiting is None
                 assert await ask_many(2) == [("ä0", None), ("ä1", None)]
+                await reader.close()
+                monkeypatch.setattr(quick_reader, "_PATIENCE_SECONDS", 1.0)
+                reader = quick_reader.open_reader(db.open_engine(postgres.url))
                 assert await ask(slow, "") is None, "nobody waits for a minute"
+                monkeypatch.setattr(quick_reader, "_PATIENCE_SECONDS", 60.0)
                 async with asyncio.timeout(20):
                     while other.execute(sleeping).fetchone():
                         await asyncio.sleep(0.01)
@@ -429,6 +455,54 @@ def test_a_connection_that_ends_without_a_word_leaves_no_answers(
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("kind", ["silent", "refusing"])
+def test_a_database_that_cannot_be_reached_is_left_to_the_ordinary_route(
+    kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(quick_reader, "_REST_SECONDS", 60.0)
+    if kind == "silent":
+        monkeypatch.setattr(quick_reader, "_PATIENCE_SECONDS", 0.1)
+
+    async def run(port: int) -> None:
+        reader = quick_reader.open_reader(db.open_engine(f"postgresql://a@127.0.0.1:{port}/a"))
+        found = asyncio.get_running_loop().create_future()
+        reader.one("SELECT $1::text", ["a"], found.set_result)
+        assert await found is None
+        for _ in range(2):
+            rows: list[quick_reader.Row | None] = []
+            reader.one("SELECT $1::text", ["b"], rows.append)
+            assert rows == [None], "it was left at once"
+        await reader.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        if kind == "refusing":
+            silent.close()
+        asyncio.run(run(port))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+@pytest.mark.services
+def test_every_form_of_a_databases_url_is_understood(postgres: Postgres) -> None:
+    url = sa.make_url(postgres.url)
+    options = f"{url.query.get('options', '')} -c statement_timeout=7s".strip()
+    more = {"options": options, "application_name": "my registry"}
+
+    async def asked() -> object:
+        reader = quick_reader.open_reader(
+            db.open_engine(url.update_query_dict(more).render_as_string(hide_password=False))
+        )
+        found = asyncio.get_running_loop().create_future()
+        text = "SELECT $1::text, current_setting('statement_timeout')"
+        reader.one(f"{text}, current_setting('application_name')", ["a"], found.set_result)
+        try:
+            return await found
+        finally:
+            await reader.close()
+
+    assert asyncio.run(asked()) == ("a", "7s", "my registry")
+
+
 def test_a_value_that_the_database_refuses_is_no_hit(settings: Settings) -> None:
     settings.data_dir.mkdir()
     url = settings.database_url or db.sqlite_url(settings.data_dir / "registry.db")
@@ -474,9 +548,11 @@ def test_who_may_not_read_is_refused(world: World) -> None:
     ended = world.new_token("ended", "read")
     world.registry.revoke_token("ended")
     assert world.get(token=ended).status_code == 401
-    soon = datetime.now(UTC) + timedelta(seconds=1)
-    over = world.new_token("over", "read", expires_at=soon)
-    time.sleep(1.1)
+    now = datetime.now(UTC)
+    over = world.new_token("over", "read", expires_at=now + timedelta(hours=1))
+    with db.write(world.engine) as connection:
+        its = TOKEN.c.name == "over"
+        connection.execute(sa.update(TOKEN).where(its).values(expires_at=now))
     assert world.get(token=over).status_code == 401
     world.registry.set_namespace_rules("default", NamespaceRules(anonymous_read=True))
     with only_the_short_way():
