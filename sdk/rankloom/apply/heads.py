@@ -29,8 +29,7 @@ def new_heads(base: Base, absent: Iterable[TargetChange]) -> dict[str, Placed]:
 
 
 def _is_whole(change: TargetChange) -> bool:
-    terms = change.formula.terms
-    share = sum(term.weight for term in terms)
+    terms, share = change.formula.terms, change.formula.share
     return share == 1 and all(isinstance(term.change, Replacement) for term in terms)
 
 

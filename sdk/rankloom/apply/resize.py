@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from rankloom.adapter.change import Replacement
 from rankloom.apply.placed import Contribution, Located, Placed
 from rankloom.base.pieces import parameter_shape
 from rankloom.change.dtypes import FLOATS
@@ -43,8 +42,7 @@ def is_resized(item: Located) -> bool:
     old, new = parameter_shape(item.pieces), item.formula.shape
     if others or piece.region or piece.part or len(shapes) != 1 or new is None or new == old:
         return False
-    share = sum(t.weight for t in item.formula.terms if isinstance(t.change, Replacement))
-    return share == 1 and new[1:] == old[1:] and piece.entry.dtype in FLOATS
+    return item.formula.share == 1 and new[1:] == old[1:] and piece.entry.dtype in FLOATS
 
 
 def resized(item: Located) -> Placed:

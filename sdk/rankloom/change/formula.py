@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -98,6 +99,11 @@ class Sum:
     def replaces(self) -> bool:
         """Whether a term puts values in the place of others."""
         return any(isinstance(term.change, Replacement | Rows) for term in self.terms)
+
+    @property
+    def share(self) -> float:
+        """Weight of all terms that put in a whole tensor, rounded once: ten tenths are 1."""
+        return math.fsum(t.weight for t in self.terms if isinstance(t.change, Replacement))
 
     @property
     def needs_base(self) -> bool:
