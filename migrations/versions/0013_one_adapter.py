@@ -21,6 +21,12 @@ def upgrade() -> None:
 def downgrade() -> None:
     # What opened one adapter opens nothing any more, rather than all of them.
     op.execute("DELETE FROM api_token_grant WHERE namespace LIKE '%/%'")
+    # What was made for a job ends with the knowledge of who asked for it.
+    op.execute(
+        "UPDATE api_token SET revoked_at = created_at WHERE revoked_at IS NULL AND id IN "
+        "(SELECT token_id FROM minted_token WHERE publisher_id IN "
+        "(SELECT id FROM trusted_publisher WHERE namespace LIKE '%/%'))"
+    )
     op.execute(
         "DELETE FROM minted_token WHERE publisher_id IN "
         "(SELECT id FROM trusted_publisher WHERE namespace LIKE '%/%')"
