@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from rankloom.ref import VersionRef
 
-_PLACE = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,9})", re.ASCII)
+_PLACE = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,10})", re.ASCII)
 
 
 def enter(connection: sa.Connection, version_id: int, contents: Iterable[bytes]) -> None:
