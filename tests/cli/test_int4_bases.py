@@ -84,3 +84,15 @@ def test_a_delta_on_floats_beside_codes_leaves_these_alone(
     group = case(form, 32, 32, 1, 0).group
     weight = read_int4(kept, names)
     assert torch.equal(weight.dequantised().double(), value_of(form, names, group))
+
+
+@pytest.mark.filterwarnings(UNTIED)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_scales_are_not_converted(dtype: str, run: Run, tmp_path: Path) -> None:
+    write_base(tmp_path / "four", "gptq")
+    write_adapter(tmp_path / "on-floats", HEAD, 48)
+    command = ("apply", "./on-floats", "--base", "./four", "-o", "out", "--dtype", dtype)
+    said = run(*command, code=IncompatibleError.exit_code).output
+    assert "BASE006" in said
+    assert "leave out the dtype" in said
+    assert not (tmp_path / "out").exists()

@@ -26,7 +26,11 @@ _DTYPES = ("float64", "float32", "bfloat16", "float16")
     metavar="DIR|s3://…",
     help="Where the merged checkpoint goes.",
 )
-@click.option("--dtype", type=click.Choice(_DTYPES), help="Dtype of changed tensors.")
+@click.option(
+    "--dtype",
+    type=click.Choice(_DTYPES),
+    help="Dtype of all floats; default: as in the base.",
+)
 @click.option(
     "--shard-size",
     type=options.byte_count,

@@ -29,6 +29,7 @@ from rankloom.apply.s3_output import s3_output
 from rankloom.apply.steps import plan_shard
 from rankloom.apply.tasks import ShardTask, versions
 from rankloom.apply.workers import processor
+from rankloom.base.quantised import check_conversion
 from rankloom.change.dtypes import CODES, FLOATS
 from rankloom.digest import of_bytes, of_json
 from rankloom.errors import BaseError, RankloomWarning, RefError
@@ -96,13 +97,15 @@ def apply_to_checkpoint(
         IntegrityError: a compared value is another than was written; nothing was kept.
         ConflictError: ``out`` exists and is not an empty folder, or another process writes it.
         IncompatibleError: another base; a parameter that it does not have, or in another shape,
-            or quantised; or values overflow the new dtype.
+            or quantised; a dtype for a base that is quantised; or values overflow the new dtype.
         BackendUnavailableError: not enough free space.
         WorkerLostError: a process or a machine that worked on it was lost, again and again.
         RefError: unknown dtype.
     """
     began = time.perf_counter()
     chosen = parse_dtype(dtype)
+    if dtype is not None:
+        check_conversion(base, dtype)
     if not is_s3(out):
         check_output(Path(out))
     check_identity(expected, found, str(base.path))

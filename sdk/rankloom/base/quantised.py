@@ -73,6 +73,25 @@ def _marks(name: str) -> Iterator[str]:
     yield from (name + ending for ending in _BESIDE)
 
 
+def check_conversion(base: Base, dtype: str) -> None:
+    """Refuse to convert a base of which something is quantised: scales are floats too.
+
+    Args:
+        base: the base.
+        dtype: what its floating tensors shall become.
+
+    Raises:
+        IncompatibleError: it is quantised, with finding BASE006.
+    """
+    known, mark = method(base.config), min(base.marks, default=None)
+    if mark is None and known is None:
+        return
+    message = f"the base is quantised ({known or mark}): in {dtype} its scales would be other ones"
+    fix = "leave out the dtype: all that is not changed then keeps every bit"
+    finding = Finding("BASE006", message, where=mark or "quantization_config", fix=fix)
+    raise IncompatibleError(str(finding), hint=fix, findings=[finding])
+
+
 def _refused(base: Base, name: str, mark: str) -> IncompatibleError:
     message = f"the base keeps {name} quantised, as {mark}"
     if known := method(base.config):
