@@ -92,6 +92,22 @@ def test_whoever_is_overtaken_while_it_looks_writes_no_journal(
     assert not prefix.uploads()
 
 
+def test_a_journal_that_grows_while_it_is_looked_at_is_read_whole(
+    tmp_path: Path, prefix: Prefix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, real, grown = output(prefix, tmp_path / "first"), Prefix.files, []
+
+    def files(one: Prefix) -> dict[str, Listed]:
+        found = real(one)
+        if not grown:
+            grown.append(True)
+            first.add(staged(prefix, "a", b"first"))
+        return found
+
+    monkeypatch.setattr(Prefix, "files", files)
+    assert set(output(prefix, tmp_path / "second").finished()) == {"a"}
+
+
 @pytest.mark.parametrize("identity", ["one", "another"])
 def test_whoever_was_overtaken_touches_nothing_any_more(
     tmp_path: Path, client: S3Client, prefix: Prefix, identity: str

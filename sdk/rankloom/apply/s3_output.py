@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _JOURNAL = ".rankloom-partial.json"
 """What is finished; while it is there, the folder is no checkpoint."""
+_LONGEST = 1 << 30
+"""Bytes of a journal; not as many as were listed: whoever still writes it may have added some."""
 
 
 class S3Output:
@@ -73,7 +75,7 @@ class S3Output:
         """Return the journal of the run before, empty if there is none."""
         journal: dict[str, Any] = {}
         if _JOURNAL in there:
-            journal = json.loads(self._prefix.get(_JOURNAL, 0, there[_JOURNAL].nbytes))
+            journal = json.loads(self._prefix.get(_JOURNAL, 0, _LONGEST))
         noted = {line["name"] for line in journal.get("finished", [])}
         if there.keys() - {_JOURNAL, *journal.get("names", ()), *noted}:
             message = f"REG006 {self._prefix.url} exists already and is not empty"
