@@ -66,10 +66,9 @@ def run(service: Service, limit: int | None = None) -> Indexed:
             _look_at(service, row, known.get(row["base_id"]), done)
         except RegistryError:
             raise
-        except RankloomError as error:
-            done.failed.append(
-                f"{row['namespace']}/{row['name']}@v{row['number']}: {error.message}"
-            )
+        except (RankloomError, OSError) as error:
+            said = error.message if isinstance(error, RankloomError) else str(error)
+            done.failed.append(f"{row['namespace']}/{row['name']}@v{row['number']}: {said}")
     done.left = _count(service.engine)
     return done
 

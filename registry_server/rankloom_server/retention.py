@@ -111,7 +111,8 @@ def purge(connection: sa.Connection, actor: Actor, version: Purgeable, now: date
             VERSION.c.adapter_id == ADAPTER.c.id,
             _unprotected(),
         )
-        .values(purged_at=now)
+        # Should it come back, it is looked at anew: a server of before would not do so by itself.
+        .values(purged_at=now, verdicts=None, judged_by=None, tensor_count=None)
     )
     if not connection.execute(statement).rowcount:
         return False

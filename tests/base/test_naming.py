@@ -219,3 +219,11 @@ def test_a_parameter_that_is_stored_twice_is_refused(tmp_path: Path) -> None:
     found = base(tmp_path, dict.fromkeys(["bert.LayerNorm.gamma", "bert.LayerNorm.weight"], values))
     with pytest.raises(BaseError, match="stored 2 times"):
         locate(reader.read(found), as_value("bert.LayerNorm.weight", (4,)))
+
+
+@pytest.mark.parametrize("nothing", [["llama"], {}, 7, None])
+def test_a_type_that_is_no_text_is_none(nothing: object, tmp_path: Path) -> None:
+    fields = {"model_type": nothing, "architectures": [nothing], "text_config": {}}
+    found = reader.read(base(tmp_path, {"m.weight": ZEROS}, **fields))
+    (piece,) = locate(found, as_delta("m.weight", 6, 8))
+    assert piece.entry.name == "m.weight"

@@ -55,7 +55,7 @@ def namings(config: Mapping[str, Any]) -> Iterator[Naming]:
             seen.add(identity)
             yield _naming(known, scopes)
     if not seen:
-        kinds = (config.get("model_type"), _LEGACY if config.get("model_type") else None)
+        kinds = (kind_of(config), _LEGACY if kind_of(config) else None)
         rules = (rule for kind in kinds for rule in _rules(kind, None, ""))
         yield Naming(Rules(tuple(rules)))
 
@@ -75,10 +75,15 @@ def class_of(config: Mapping[str, Any]) -> str | None:
 def _classes(config: Mapping[str, Any]) -> Iterator[str]:
     classes = data()["classes"]
     named = config.get("architectures")
-    own = [name for name in named if name in classes] if isinstance(named, list) else []
-    yield from own
+    texts = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+    yield from (name for name in texts if name in classes)
+    yield from _by_type().get(kind_of(config) or "", ())
+
+
+def kind_of(config: Mapping[str, Any]) -> str | None:
+    """Return the type of model that a config names; ``None``: none, or what is no text."""
     kind = config.get("model_type")
-    yield from _by_type().get(kind, ()) if isinstance(kind, str) else ()
+    return kind if isinstance(kind, str) else None
 
 
 def is_known(kind: str) -> bool:
@@ -88,7 +93,7 @@ def is_known(kind: str) -> bool:
 
 def is_converted(config: Mapping[str, Any]) -> bool:
     """Tell whether transformers converts checkpoints of this type of model, not of a class only."""
-    return config.get("model_type") in data()["conversions"]
+    return kind_of(config) in data()["conversions"]
 
 
 @cache
@@ -144,7 +149,7 @@ def _other_parts(
 ) -> Iterator[tuple[str, str, str]]:
     """Yield module, place of the config and class of models within that are not the usual ones."""
     for module, place, kind, usual in known.get("parts", ()):
-        found = at(config, place).get("model_type") if place else None
+        found = kind_of(at(config, place)) if place else None
         if found and found != kind:
             # What has a tied head in the usual model has one in this model as well.
             table = "causal" if data()["classes"].get(usual, {}).get("tied") else "automatic"

@@ -112,7 +112,7 @@ def _groups(base: Base) -> Iterator[list[str]]:
 def is_tied(config: Mapping[str, Any], place: str = "") -> bool:
     """Tell whether the config at a place within a base's config says that embeddings are tied."""
     found = naming.at(config, place)
-    known = naming.data()["tying"].get(found.get("model_type"), {})
+    known = naming.data()["tying"].get(naming.kind_of(found), {})
     if known.get("forced"):
         return True
     value = found.get(FLAG)
@@ -147,7 +147,7 @@ def keeps_flag(config: Mapping[str, Any]) -> bool:
     In some models the field means something else besides, or nothing; transformers then loads two
     tensors of different values as two.
     """
-    kind = config.get("model_type")
+    kind = naming.kind_of(config)
     return kind in _SCALED or bool(naming.data()["tying"].get(kind, {}).get("forced"))
 
 
@@ -171,7 +171,7 @@ def _without(config: Mapping[str, Any], path: list[str]) -> dict[str, Any]:
 def _places(config: Mapping[str, Any]) -> Iterator[str]:
     """Yield the configs within that say, or can say, that something is tied."""
     yield from (place for _, place, _ in naming.tied_names(config))
-    known = naming.data()["tying"].get(config.get("model_type"), {})
+    known = naming.data()["tying"].get(naming.kind_of(config), {})
     for name, inner in config.items():
         asked = name == "text_config" and known.get("inner")
         if isinstance(inner, dict) and (FLAG in inner or asked):
