@@ -145,7 +145,7 @@ def test_thresholds_keep_the_share(
     zeros = torch.zeros(rows, columns)
     elect_merge_(zeros, terms, Keep((bound,)), rule, out=kept, backend=backend)
     elect_merge_(zeros, terms, Keep((0.0,)), rule, out=everything, backend=backend)
-    wanted = max(1, int(density * rows * columns))
+    wanted = max(1, int(density * (rows * columns)))
     size = everything.abs()
     if wanted < size.numel():
         assert int((size >= bound).sum()) >= wanted > int((size > bound).sum())
