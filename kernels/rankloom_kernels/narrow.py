@@ -33,7 +33,7 @@ _SMALLEST = 2.0**-126
 
 _LARGEST = 2.0**40
 """Factors beyond this are left to float32: the products take numbers below 2⁻¹²⁶ for 0, which is
-nothing beside a weight only if the other factor is no giant."""
+nothing beside a weight only if the other factor, with the scale, is no giant."""
 
 _SHARE = {True: 4.0, False: 0.25}
 """Largest element that a delta can have, in mean weights, by whether its factors are exact. Beyond
@@ -71,7 +71,7 @@ def most_products() -> int:
 
     0 without instructions for them. With them 2: on one thread of Zen 4, torch multiplies bfloat16
     matrices at 213 and float32 ones at 100 GFLOP/s. 3 if the processor is of a later generation,
-    which AVX-VNNI tells, or has units for matrices: on Zen 5 the first is five times as fast.
+    which AVX-VNNI tells, or has units for matrices.
     """
     known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     if known.get("amx_bf16") or (known.get("avx512_bf16") and known.get("avx_vnni")):
@@ -84,7 +84,7 @@ def narrow(b: torch.Tensor, a: torch.Tensor, scale: float) -> Narrow | None:
     if b.device.type != "cpu" or not most_products() or not (b.numel() and a.numel()):
         return None
     # Not "greater": what a ratio of coefficients overflowed in may be NaN.
-    if not max(_largest(b) * max(1.0, abs(scale)), _largest(a)) <= _LARGEST:
+    if not max(_largest(b), _largest(a)) * max(1.0, abs(scale)) <= _LARGEST:
         return None
     left, right = _part(b, 1), _part(a, 0)
     if len(left.which) + len(right.which) > (most_products() - 1) * b.shape[1]:

@@ -50,6 +50,20 @@ def test_no_more_than_one_sum_in_ten_thousand_is_not_the_rounded_one(
     assert off.double().mean() <= 1e-4
 
 
+def test_one_row_of_giants_lets_no_other_be_wrong() -> None:
+    weight, terms = weights(), terms_of(1, "float32", 0.03)
+    weight[0] *= 200
+    off = merge_(weight.clone(), terms) != merge_reference(weight, terms).bfloat16()
+    assert off.double().mean() <= 1e-4
+
+
+def test_the_smallest_numbers_count_if_the_scale_is_a_giant() -> None:
+    weight = torch.ones(64, 256).bfloat16()
+    b = torch.full((64, 4), 2.0**-130).bfloat16()
+    a = torch.full((4, 256), 2.0**30).bfloat16()
+    assert merge_(weight, [Term(b, a, 2.0**100)]).unique().tolist() == [5.0]
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_float16_factors_may_have_rows_of_zeros(count: int) -> None:
     weight, terms = weights(), terms_of(count, "float16", 0.0005)
