@@ -148,7 +148,7 @@ def pack(codes: torch.Tensor, order: tuple[int, ...]) -> torch.Tensor:
 def unpack(words: torch.Tensor, order: tuple[int, ...], number: int) -> torch.Tensor:
     """Return the (rows, number) int32 codes of (rows, ⌈number / 8⌉) words."""
     parts = (words[:, :, None] >> _shifts(order, words.device)) & _LARGEST
-    return parts.reshape(words.shape[0], -1)[:, :number]
+    return parts.reshape(words.shape[0], words.shape[1] * len(order))[:, :number]
 
 
 def inverse(scale: torch.Tensor) -> torch.Tensor:
