@@ -217,7 +217,9 @@ import json, time
 take(sys.argv[2])
 began = time.perf_counter()
 subprocess.run(["cp", "-r", *sys.argv[2:4]], check=True)
-print(json.dumps({"seconds": time.perf_counter() - began}))
+seconds = time.perf_counter() - began
+subprocess.run(["sync", *(entry.path for entry in os.scandir(sys.argv[3]))], check=True)
+print(json.dumps({"seconds": seconds, "synced": time.perf_counter() - began}))
 """
 )
 
@@ -232,6 +234,37 @@ def measure(script: str, arguments: list[str], python: str = sys.executable) -> 
         raise SystemExit(done.stderr)
     values: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return values
+
+
+# What any program does that has the bytes in its own memory for a moment and leaves files that
+# survive a power cut, as ours do; the time beyond this is arithmetic.
+THROUGH = (
+    TAKE
+    + """
+import json, sys, time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+BUFFER, PIECE = 1 << 20, 128 << 10
+base, out = map(Path, sys.argv[2:4])
+def through(path):
+    buffer = memoryview(bytearray(BUFFER))
+    source, new = os.open(path, os.O_RDONLY), os.open(out / path.name, os.O_CREAT | os.O_WRONLY)
+    size = os.fstat(source).st_size
+    os.posix_fallocate(new, 0, size)
+    for start in range(0, size, BUFFER):
+        count = os.preadv(source, [buffer], start)
+        for at in range(0, count, PIECE):
+            os.pwrite(new, buffer[at : min(at + PIECE, count)], start + at)
+        os.posix_fadvise(new, start, count, os.POSIX_FADV_DONTNEED)
+    os.fsync(new)
+take(base)
+began = time.perf_counter()
+out.mkdir()
+with ThreadPoolExecutor(int(sys.argv[1])) as pool:
+    list(pool.map(through, base.glob("*.safetensors")))
+print(json.dumps({"seconds": time.perf_counter() - began}))
+"""
+)
 
 
 CHECKED = 4
@@ -282,7 +315,8 @@ def run_size(folder: Path, gigabytes: float, options: argparse.Namespace) -> dic
     """Measure all contenders on one checkpoint, interleaved."""
     base, out, adapters = prepare(folder, gigabytes)
     arguments = [str(value) for value in (options.threads, base, out, *adapters)]
-    scripts = {"cp": COPY, "rankloom": RANKLOOM, **others(gigabytes, options)}
+    scripts = {"cp": COPY, "bytes only": THROUGH, "rankloom": RANKLOOM}
+    scripts |= others(gigabytes, options)
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in scripts}
     wrong: dict[str, float] = {}
     for number in range(options.rounds):
@@ -291,7 +325,7 @@ def run_size(folder: Path, gigabytes: float, options: argparse.Namespace) -> dic
                 continue
             python = options.mergekit if name == "mergekit" else sys.executable
             runs[name].append(measure(script, arguments, python))
-            if number == 0 and name != "cp":
+            if number == 0 and name in {"rankloom", *OTHERS}:
                 wrong[name] = check(base, out, adapters)
             for path in (out, folder / "out-cache"):
                 shutil.rmtree(path, ignore_errors=True)
@@ -301,6 +335,10 @@ def run_size(folder: Path, gigabytes: float, options: argparse.Namespace) -> dic
         "bytes": sum(path.stat().st_size for path in base.iterdir()),
         "share of elements that are not the rounded float64 sum": wrong,
         "seconds of rankloom to those of the cp before it": paired(runs["rankloom"], runs["cp"]),
+        "the same, once the disk has what cp wrote": paired(
+            runs["rankloom"], [{"seconds": run["synced"]} for run in runs["cp"]]
+        ),
+        "to reading and writing its bytes": paired(runs["rankloom"], runs["bytes only"]),
         **{name: summary(found) for name, found in runs.items()},
     }
 
