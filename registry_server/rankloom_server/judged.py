@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from rankloom import engine_tables
-from rankloom_server.models import VERSION
+from rankloom_server import catalogue
+from rankloom_server.models import ADAPTER, VERSION
 
 _KEPT = VERSION.c.purged_at.is_(None)
 _NEVER = VERSION.c.judged_by.is_(None)
@@ -18,16 +19,27 @@ def is_other() -> sa.ColumnElement[bool]:
     return sa.and_(_KEPT, sa.or_(_NEVER, VERSION.c.judged_by < now, VERSION.c.judged_by > now))
 
 
-def is_any_other(connection: sa.Connection) -> bool:
-    """Say whether a version was not judged by the present tables."""
-    return _is_any(connection, is_other())
+def is_any_other(connection: sa.Connection, readable: frozenset[str] | None) -> bool:
+    """Say whether a version that is shown was not judged by the present tables.
+
+    ``readable`` names the namespaces that are shown beside the public ones; ``None``: all.
+    """
+    return _is_any(connection, is_other(), readable)
 
 
-def is_any_not_read(connection: sa.Connection) -> bool:
-    """Say whether a version was published before single tensors were read."""
-    return _is_any(connection, sa.and_(_KEPT, _NEVER))
+def is_any_not_read(connection: sa.Connection, readable: frozenset[str] | None) -> bool:
+    """Say whether a version that is shown was published before single tensors were read.
+
+    ``readable`` as in :func:`is_any_other`.
+    """
+    return _is_any(connection, sa.and_(_KEPT, _NEVER), readable)
 
 
-def _is_any(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> bool:
+def _is_any(
+    connection: sa.Connection, condition: sa.ColumnElement[bool], readable: frozenset[str] | None
+) -> bool:
     found = sa.select(sa.literal(1)).select_from(VERSION).where(condition).limit(1)
+    if readable is not None:  # else the answer would tell what others have
+        found = found.join(ADAPTER, VERSION.c.adapter_id == ADAPTER.c.id)
+        found = found.where(catalogue.is_shown(readable))
     return connection.execute(found).first() is not None

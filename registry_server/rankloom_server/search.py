@@ -57,7 +57,7 @@ def find(
     keys = _keys(connection, query)
     within = search_keys.of_modules(query.within)
     ids = search_keys.ids(connection, {*keys, *within})
-    incomplete = query.engine is not None and judged.is_any_other(connection)
+    incomplete = query.engine is not None and judged.is_any_other(connection, readable)
     if not ids.keys() >= set(keys):
         return VersionPage(items=(), incomplete=incomplete)
     lists = _sparsest_first(connection, [ids[key] for key in keys], after)

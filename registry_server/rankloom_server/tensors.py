@@ -84,7 +84,7 @@ def related(
             for version, (shared, tensors) in zip(found, counts, strict=False)
         ),
         next=_place(rows[limit - 1]) if len(rows) > limit else None,
-        incomplete=judged.is_any_not_read(connection),
+        incomplete=judged.is_any_not_read(connection, readable),
     )
 
 

@@ -15,10 +15,11 @@ from rankloom import engine_tables
 from rankloom.errors import RefError, UnknownEngineError
 from rankloom.ref import VersionRef
 from rankloom.registry.protocol import Registry
-from rankloom.registry.wire import EngineVerdict, Version, VersionQuery
+from rankloom.registry.wire import EngineVerdict, NamespaceRules, Version, VersionQuery
 from rankloom.validate import validate
 from rankloom.validate.engines import Verdict, engines
 from rankloom_server import db, index, search_keys
+from rankloom_server.access import Actor, Grant
 from rankloom_server.models import SEARCH_ENTRY, SEARCH_KEY, VERSION, VERSION_TENSOR
 from rankloom_server.service import Service
 from rankloom_server.store.local import LocalStore
@@ -153,6 +154,25 @@ def test_what_other_tables_said_is_not_found_until_it_is_judged_anew(
     assert _kept(service.engine) == before
     assert not service.search(VersionQuery(engine="vllm")).incomplete
     assert index.run(service).judged == 0
+
+
+def test_what_is_lacking_in_namespaces_of_others_is_not_told(
+    service: Service, tmp_path: Path
+) -> None:
+    push(service, write_adapter(tmp_path / "a"), "secret/old")
+    _forget(service.engine)
+    new = VersionRef(push(service, tmp_path / "a", "acme/new").adapter, number=1)
+
+    def told(*namespaces: str) -> tuple[bool, bool]:
+        grants = frozenset(Grant.parse(f"read:{name}") for name in namespaces)
+        reader = service.for_actor(Actor("r", grants))
+        found = reader.search(VersionQuery(engine="vllm"))
+        return found.incomplete, reader.related(new).incomplete
+
+    assert told("acme") == (False, False)
+    assert told("acme", "secret") == (True, True)
+    service.set_namespace_rules("secret", NamespaceRules(anonymous_read=True))
+    assert told("acme") == (True, True)
 
 
 def test_what_is_broken_does_not_hold_up_the_rest(

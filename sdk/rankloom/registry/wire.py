@@ -303,8 +303,8 @@ class VersionQuery(Message):
 class VersionPage(Message):
     """A page of versions, newest first; ``next`` asks for the one after it.
 
-    ``incomplete``: an engine was asked for, and the registry has versions that its present tables
-    of engines have not judged yet, which are not found.
+    ``incomplete``: an engine was asked for, and there are versions that the caller may read but the
+    registry's present tables of engines have not judged yet, which are not found.
     """
 
     items: tuple[Version, ...]
@@ -345,8 +345,8 @@ class RelatedPage(Message):
         digest: the version that was asked about.
         items: the others.
         next: asks for the page after this one.
-        incomplete: the registry has versions of which it does not know the single tensors yet, and
-            which are not found.
+        incomplete: there are versions that the caller may read, but of which the registry does not
+            know the single tensors yet, and which are not found.
     """
 
     digest: Digest
