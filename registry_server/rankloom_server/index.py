@@ -1,8 +1,9 @@
 """Deriving anew what versions are found by, where it is old or was never derived.
 
-A version that was published before single tensors were read is read once; of one that other tables
-of engines have judged, only the config and the tensors' header are. Each is one short transaction,
-so this may be stopped at any time, goes on from there, and may run twice.
+A version that was published before single tensors were read, or before the digest of its header was
+kept, is read whole once; of one that other tables of engines have judged, only the config and the
+tensors' header are. Each is one short transaction, so this may be stopped at any time, goes on from
+there, and may run twice.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from rankloom.errors import IntegrityError, RankloomError, RegistryError
+from rankloom.errors import RankloomError, RegistryError
 from rankloom.manifest import Manifest
+from rankloom.registry.wire import AdapterFacts
 from rankloom_server import bases, db, judged, search_keys, tensors
 from rankloom_server.models import ADAPTER, VERSION
 from rankloom_server.publish import facts
-from rankloom_server.publish.materialise import materialise, materialise_headers
+from rankloom_server.publish.materialise import materialise_headers, rematerialise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +38,7 @@ class Indexed:
 
     Attributes:
         judged: versions whose engines were judged.
-        read: how many of them were read whole, for the digests of their tensors.
+        read: how many of them were read whole, for the digests of their tensors and header.
         left: versions that are still to be looked at.
         failed: those that could not be looked at, each with the reason; they are left too.
     """
@@ -117,15 +119,15 @@ def _pending(engine: sa.Engine) -> Iterator[sa.RowMapping]:
 def _look_at(service: Service, row: sa.RowMapping, base: BaseRecord | None, done: Indexed) -> None:
     manifest = Manifest.model_validate_json(row["manifest"])
     inside = service.store.inside(row["namespace"])
-    whole = row["tensor_count"] is None
+    header = None if row["tensor_count"] is None else row["header_digest"]
+    known = None if header is None else AdapterFacts.model_validate(row["facts"])
     with tempfile.TemporaryDirectory(dir=service.scratch) as name:
         folder = Path(name)
-        if whole and (damage := materialise(inside, manifest, folder)):
-            hint = "'loractl admin fsck --rehash --repair', then push the same content again"
-            raise IntegrityError("; ".join(damage.values()), hint=hint)
-        if not whole:
-            materialise_headers(inside, manifest, folder)
-        verdicts, contents = facts.derive(folder, manifest, base, whole=whole)
+        if header is None:
+            rematerialise(inside, manifest, folder)
+        else:
+            materialise_headers(inside, manifest, folder, header)
+        found = facts.derive(folder, manifest, base, known)
     with db.write(service.engine) as connection:
         # As a purge does: whoever is second sees what the first one did.
         mine = sa.select(ADAPTER.c.id).where(ADAPTER.c.id == row["adapter_id"])
@@ -133,8 +135,11 @@ def _look_at(service: Service, row: sa.RowMapping, base: BaseRecord | None, done
         kept = VERSION.c.id == row["id"], VERSION.c.purged_at.is_(None)
         if connection.execute(sa.select(VERSION.c.id).where(*kept)).first() is None:
             return
-        search_keys.judge(connection, row["id"], verdicts)
-        if contents is not None:
-            tensors.enter(connection, row["id"], contents)
+        connection.execute(
+            sa.update(VERSION).where(*kept).values(header_digest=found.header_digest)
+        )
+        search_keys.keep_facts(connection, row["id"], found.facts)
+        search_keys.judge(connection, row["id"], found.verdicts)
+        tensors.enter(connection, row["id"], found.contents)
     done.judged += 1
-    done.read += whole
+    done.read += header is None

@@ -136,6 +136,7 @@ class VersionRow(SQLModel, table=True):
     verdicts: dict[str, str] | None = Field(default=None, sa_type=sa.JSON(none_as_null=True))
     judged_by: str | None = Field(default=None, sa_type=sa.String(16))
     tensor_count: int | None = None
+    header_digest: str | None = Field(default=None, sa_type=DIGEST_TYPE)
 
 
 class SearchKeyRow(SQLModel, table=True):
@@ -151,7 +152,7 @@ class SearchKeyRow(SQLModel, table=True):
 class SearchEntryRow(SQLModel, table=True):
     """One version in the list of one key.
 
-    Its rank, which never changes, is in the primary key so that the index alone tells it.
+    Its rank is in the primary key so that the index alone tells it.
     """
 
     __tablename__ = "search_entry"

@@ -48,7 +48,7 @@ def words(*texts: str) -> list[str]:
 
 
 def of_facts(facts: AdapterFacts, manifest: Manifest, creator: str | None) -> list[str]:
-    """Return the keys of a version that never change."""
+    """Return the keys of a version that stay until it is derived anew."""
     levels = manifest.base.model_dump().values() if manifest.base else ()
     return [
         *(f"kind:{kind}" for kind in facts.kinds),
@@ -156,6 +156,26 @@ def judge(connection: sa.Connection, version_id: int, verdicts: Mapping[str, str
     add(connection, [version_id], of_verdicts(verdicts, now))
 
 
+def keep_facts(connection: sa.Connection, version_id: int, facts: AdapterFacts) -> None:
+    """Replace what is kept of a version, and move it to the lists of that, if it is another now.
+
+    The caller holds its adapter's lock.
+    """
+    mine = VERSION.c.id == version_id
+    # Whoever enters the version for a remark waits, or its entry would carry the rank of before.
+    before = connection.execute(sa.select(VERSION.c.facts).where(mine).with_for_update())
+    if AdapterFacts.model_validate(before.scalar_one()) == facts:
+        return
+    remove_all(connection, version_id)
+    kept = {"facts": facts.model_dump(mode="json"), **_derived(facts)}
+    connection.execute(sa.update(VERSION).where(mine).values(**kept))
+    enter(connection, version_id)
+
+
+def _derived(facts: AdapterFacts) -> dict[str, int]:
+    return {"rank": rank(facts), "module_count": len(modules(facts))}
+
+
 def reindex(connection: sa.Connection) -> int:
     """Enter every version anew, e.g. after a change of the keys; return how many."""
     connection.execute(sa.delete(SEARCH_ENTRY))
@@ -163,8 +183,8 @@ def reindex(connection: sa.Connection) -> int:
     rows = connection.execute(kept).mappings().all()
     for row in rows:
         facts = AdapterFacts.model_validate(row["facts"])
-        derived = {"rank": rank(facts), "module_count": len(modules(facts))}
-        connection.execute(sa.update(VERSION).where(VERSION.c.id == row["id"]).values(**derived))
+        found = sa.update(VERSION).where(VERSION.c.id == row["id"])
+        connection.execute(found.values(**_derived(facts)))
         add(connection, [row["id"]], _keys_of(row))
     keep_latest(connection)
     return len(rows)

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 _PLACE = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,10})", re.ASCII)
 
 
-def enter(connection: sa.Connection, version_id: int, contents: Iterable[bytes]) -> None:
-    """Write down which tensors a version has, of which nothing was known."""
+def enter(connection: sa.Connection, version_id: int, contents: Iterable[bytes] | None) -> None:
+    """Write down which tensors a version has; ``None``: they were not read, what is known stays."""
+    if contents is None:
+        return
     known = sa.update(VERSION).where(VERSION.c.id == version_id)
     rows = [{"digest": digest, "version_id": version_id} for digest in sorted(contents)]
     connection.execute(known.values(tensor_count=len(rows)))

@@ -12,10 +12,12 @@ from alembic import command
 from adapter_folder import base_record, fingerprint, push, write_adapter
 from rankloom import digest as digests
 from rankloom import engine_tables
+from rankloom.adapter.folder import TENSORS
+from rankloom.adapter.reader import Adapter
 from rankloom.errors import RefError, UnknownEngineError
 from rankloom.ref import VersionRef
 from rankloom.registry.protocol import Registry
-from rankloom.registry.wire import EngineVerdict, NamespaceRules, Version, VersionQuery
+from rankloom.registry.wire import EngineVerdict, NamespaceRules, Remarks, Version, VersionQuery
 from rankloom.validate import validate
 from rankloom.validate.engines import Verdict, engines
 from rankloom_server import db, index, search_keys
@@ -175,25 +177,36 @@ def test_what_is_lacking_in_namespaces_of_others_is_not_told(
     assert told("acme") == (True, True)
 
 
+def change(store: LocalStore, digest: str, before: bytes, after: bytes) -> None:
+    """Change a stored blob, as a disk or a hand may."""
+    file = store.path(digest)
+    file.chmod(0o600)
+    file.write_bytes(file.read_bytes().replace(before, after))
+
+
 def test_what_is_broken_does_not_hold_up_the_rest(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pushed = push_all(service, tmp_path)
     judge_otherwise(service, monkeypatch)
     inside = LocalStore(tmp_path / "blobs").inside("default")
-    inside.delete(digests.of_file(tmp_path / "plain" / "adapter_model.safetensors"))
-    config = inside.path(digests.of_file(tmp_path / "wide" / "adapter_config.json"))
-    config.chmod(0o600)
-    config.write_bytes(config.read_bytes().replace(b"32", b"16"))
+    weights = digests.of_file(tmp_path / "plain" / "adapter_model.safetensors")
+    inside.delete(weights)
+    config = digests.of_file(tmp_path / "wide" / "adapter_config.json")
+    change(inside, config, b"32", b"16")
+    header = digests.of_file(tmp_path / "pissa" / "adapter_model.safetensors")
+    change(inside, header, b"q_proj", b"o_proj")
     done = index.run(service, limit=1)
     assert (done.judged, done.left) == (1, 3), "failures do not use up the limit"
-    done = index.run(service)
-    assert (done.judged, done.left) == (1, 2)
-    lost, changed = done.failed
-    assert "default/plain@v1" in lost
-    assert "adapter_model.safetensors" in lost
-    assert "default/wide@v1" in changed
-    assert "corrupt" in changed
+    far = Service(service.engine, Counting(tmp_path / "blobs"), service.scratch)
+    for store in (service, far):
+        done = index.run(store)
+        assert (done.judged, done.left) == (0, 3)
+        said = dict(line.split(": ", 1) for line in done.failed)
+        assert said.keys() == {f"default/{name}@v1" for name in ("plain", "wide", "pissa")}
+        assert said["default/plain@v1"].startswith(f"the store has lost {TENSORS} ({weights})")
+        assert "adapter_config.json is corrupt in the store" in said["default/wide@v1"]
+        assert f"{TENSORS} is corrupt in the store" in said["default/pissa@v1"]
     assert names(service, engine="vllm") == {"scaled"}
     assert service.search(VersionQuery(engine="vllm")).incomplete
     assert service.show(pushed["wide"].adapter).verdicts == {}
@@ -222,10 +235,56 @@ def test_versions_of_an_older_registry_are_read_when_asked_to(
     assert all(ours <= theirs for ours, theirs in zip(before, _kept(service.engine), strict=True))
 
 
+DERIVED = (
+    *("id", "judged_by", "tensor_count", "verdicts", "facts", "rank", "module_count"),
+    "header_digest",
+)
+
+
+def test_a_header_of_which_no_digest_was_kept_is_read_with_its_file(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push_all(service, tmp_path)
+    before = _kept(service.engine)
+    judge_otherwise(service, monkeypatch)
+    _forget(service.engine, "0014")
+    inside = LocalStore(tmp_path / "blobs").inside("default")
+    header = digests.of_file(tmp_path / "pissa" / TENSORS)
+    right = inside.path(header).read_bytes()
+    change(inside, header, b"q_proj", b"o_proj")
+    done = index.run(service)
+    assert (done.judged, done.read, done.left) == (3, 3, 1)
+    assert "corrupt in the store" in done.failed[0]
+    inside.path(header).write_bytes(right)
+    assert index.run(service).read == 1
+    assert _kept(service.engine) == before
+
+
+def test_what_older_code_read_of_an_adapter_is_read_anew(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as older:
+        older.setattr(engine_tables, "digest", lambda: "0123456789abcdef")
+        older.setattr(Adapter, "ranks", ())  # as it was for convolutions
+        pushed = push_all(service, tmp_path)
+    label = Remarks(labels={"task": "qa"})
+    service.remark(pushed["plain"].adapter, pushed["plain"].digest, label)
+    assert names(service, rank_min=1) == set()
+    assert index.run(service).judged == 4
+    assert names(service, rank_min=1) == {"plain", "scaled", "wide"}, "pissa has no two factors"
+    assert names(service, rank_min=1, rank_max=8, labels=("task=qa",), text="plain") == {"plain"}
+    assert names(service, rank_min=9) == {"wide"}
+    assert names(service, rank_max=0) == {"pissa"}
+    assert service.resolve(VersionRef(pushed["wide"].adapter, number=1)).version.facts.ranks == (
+        32,
+    )
+
+
 def _kept(engine: sa.Engine) -> tuple[set[Any], ...]:
     """Return what is derived of versions: rows, tensors, lists."""
-    columns = VERSION.c.id, VERSION.c.judged_by, VERSION.c.tensor_count, VERSION.c.verdicts
-    lists = sa.select(SEARCH_KEY.c.text, SEARCH_ENTRY.c.version_id).join(SEARCH_KEY)
+    columns = [VERSION.c[name] for name in DERIVED]
+    entry = SEARCH_ENTRY.c.version_id, SEARCH_ENTRY.c.rank
+    lists = sa.select(SEARCH_KEY.c.text, *entry).join(SEARCH_KEY)
     with db.read(engine) as connection:
         return tuple(
             {json.dumps(list(row), default=bytes.hex, sort_keys=True) for row in found}
@@ -237,8 +296,8 @@ def _kept(engine: sa.Engine) -> tuple[set[Any], ...]:
         )
 
 
-def _forget(engine: sa.Engine) -> None:
-    """Bring the database to what it was before engines were judged, and to the present schema."""
+def _forget(engine: sa.Engine, revision: str = "0013") -> None:
+    """Bring the database to what it was, e.g. before engines were judged, and to the present."""
     with db.write(engine) as connection:
-        command.downgrade(db.alembic_config(connection), "0013")
+        command.downgrade(db.alembic_config(connection), revision)
     db.upgrade(engine)

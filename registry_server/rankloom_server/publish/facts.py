@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rankloom.errors import AdapterError, RankloomError
 from rankloom.finding import Finding
 from rankloom.registry.wire import AdapterFacts
+from rankloom_server.publish.materialise import header_digest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,13 +26,17 @@ class Examined:
 
     Attributes:
         facts: what the catalogue shows.
-        contents: digests of its tensors' contents, see :mod:`rankloom_server.tensors`.
+        contents: digests of its tensors' contents, see :mod:`rankloom_server.tensors`; ``None``:
+            the tensors were not read.
         verdicts: what each engine does with it.
+        header_digest: by which its header is known again, see
+            :func:`rankloom_server.publish.materialise.header_digest`.
     """
 
     facts: AdapterFacts
-    contents: frozenset[bytes]
+    contents: frozenset[bytes] | None
     verdicts: dict[str, str]
+    header_digest: str
 
 
 def examine(
@@ -57,22 +62,33 @@ def examine(
 
 
 def derive(
-    folder: Path, manifest: Manifest, base: BaseRecord | None, *, whole: bool
-) -> tuple[dict[str, str], frozenset[bytes] | None]:
-    """Return verdicts of engines, and with ``whole`` the contents of tensors, of a version.
+    folder: Path, manifest: Manifest, base: BaseRecord | None, known: AdapterFacts | None
+) -> Examined:
+    """Derive anew what is kept of a version.
+
+    Args:
+        folder: the adapter's.
+        manifest: the version's.
+        base: the base that is recorded for it.
+        known: what was kept until now: of the tensors only the header is read, and their digest is
+            taken from here. ``None``: they are read whole.
 
     Raises:
         AdapterError: the present readers refuse it.
     """
     from rankloom.adapter.reader import read
-    from rankloom.tensorfile.tensor_digest import contents, leaves
+    from rankloom.tensorfile.tensor_digest import leaves
 
     try:
         adapter = read(folder)
     except RankloomError as error:
         raise _without_folder(error, folder) from error
     verdicts = judge(adapter, manifest, base)
-    return verdicts, contents(leaves(adapter.header.tensors.values())) if whole else None
+    if known is None:
+        return _examined(adapter, leaves(adapter.header.tensors.values()), verdicts)
+    return Examined(
+        _facts(adapter, known.tensors), None, verdicts, header_digest(adapter.header.path)
+    )
 
 
 def judge(adapter: Adapter, manifest: Manifest, base: BaseRecord | None) -> dict[str, str]:
@@ -89,15 +105,19 @@ def judge(adapter: Adapter, manifest: Manifest, base: BaseRecord | None) -> dict
 def _examined(adapter: Adapter, tensors: list[Leaf], verdicts: dict[str, str]) -> Examined:
     from rankloom.tensorfile.tensor_digest import contents, tensor_digest
 
-    facts = AdapterFacts(
+    facts = _facts(adapter, tensor_digest(tensors))
+    return Examined(facts, contents(tensors), verdicts, header_digest(adapter.header.path))
+
+
+def _facts(adapter: Adapter, tensors: str | None) -> AdapterFacts:
+    return AdapterFacts(
         kinds=adapter.kinds,
         ranks=adapter.ranks,
         targets=tuple(target.name for target in adapter.targets),
         parameters=adapter.parameters,
         nbytes=adapter.nbytes,
-        tensors=tensor_digest(tensors),
+        tensors=tensors,
     )
-    return Examined(facts, contents(tensors), verdicts)
 
 
 def _read_valid(

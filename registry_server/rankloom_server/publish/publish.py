@@ -25,7 +25,7 @@ from rankloom.ref import AdapterName
 from rankloom_server import audit, bases, catalogue, db, remarks, search_keys, tensors
 from rankloom_server.models import ADAPTER, VERSION, VERSION_FILE, VERSION_PART
 from rankloom_server.publish import claims, facts, journal, numbering
-from rankloom_server.publish.materialise import materialise
+from rankloom_server.publish.materialise import check_arrived, materialise
 
 if TYPE_CHECKING:
     from rankloom.registry.wire import Version
@@ -127,6 +127,7 @@ def _verify(engine: sa.Engine, store: Store, scratch: Path, push: _Push) -> _Ver
     scratch.mkdir(parents=True, exist_ok=True)
     inside = store.inside(push.adapter.namespace)
     try:
+        check_arrived(inside, push.manifest)
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
             _refuse_damage(engine, push, materialise(inside, push.manifest, Path(folder)))
             examined = facts.examine(Path(folder), push.manifest, base, beside)
@@ -170,6 +171,10 @@ def _write_version(
     facts = found.examined.facts
     newest = sa.select(sa.func.max(VERSION.c.number)).where(VERSION.c.adapter_id == adapter_id)
     derived = {
+        "facts": facts.model_dump(mode="json"),
+        "rank": search_keys.rank(facts),
+        "module_count": len(search_keys.modules(facts)),
+        "header_digest": found.examined.header_digest,
         "verdicts": found.examined.verdicts,
         "judged_by": engine_tables.digest(),
     }
@@ -179,13 +184,10 @@ def _write_version(
         digest=push.row["digest"],
         base_id=found.base_id,
         manifest=push.row["manifest"],
-        facts=facts.model_dump(mode="json"),
         created_at=datetime.now(UTC),
         creator=push.actor.name,
         labels={},
         metrics={},
-        rank=search_keys.rank(facts),
-        module_count=len(search_keys.modules(facts)),
         **derived,
     )
     statement = statement.on_conflict_do_update(
