@@ -275,6 +275,10 @@ def test_what_older_code_read_of_an_adapter_is_read_anew(
     assert names(service, rank_min=1, rank_max=8, labels=("task=qa",), text="plain") == {"plain"}
     assert names(service, rank_min=9) == {"wide"}
     assert names(service, rank_max=0) == {"pissa"}
+    lists = _kept(service.engine)[2]
+    with db.write(service.engine) as connection:
+        search_keys.reindex(connection)
+    assert _kept(service.engine)[2] == lists, "nothing of before is left in a list"
     assert service.resolve(VersionRef(pushed["wide"].adapter, number=1)).version.facts.ranks == (
         32,
     )
