@@ -111,8 +111,7 @@ def purge(connection: sa.Connection, actor: Actor, version: Purgeable, now: date
             VERSION.c.adapter_id == ADAPTER.c.id,
             _unprotected(),
         )
-        # Should it come back, it is looked at anew: a server of before would not do so by itself.
-        .values(purged_at=now, verdicts=None, judged_by=None, tensor_count=None)
+        .values(purged_at=now)
     )
     if not connection.execute(statement).rowcount:
         return False
@@ -121,6 +120,10 @@ def purge(connection: sa.Connection, actor: Actor, version: Purgeable, now: date
     )
     tensors.remove(connection, version.version_id)
     search_keys.remove_all(connection, version.version_id)
+    # Should it come back, it is looked at anew: a server of before would not do so by itself.
+    forgotten = {"verdicts": None, "judged_by": None, "tensor_count": None}
+    gone = sa.update(VERSION).where(VERSION.c.id == version.version_id)
+    connection.execute(gone.values(**forgotten))
     audit.record(
         connection,
         actor,

@@ -19,7 +19,7 @@ from rankloom.registry.wire import NamespaceRules, RelatedVersion, UploadRequest
 from rankloom_server import db
 from rankloom_server.access import Actor, Grant
 from rankloom_server.collect import Collector
-from rankloom_server.models import VERSION_TENSOR
+from rankloom_server.models import SEARCH_ENTRY, VERSION, VERSION_TENSOR
 from rankloom_server.service import Service
 from rankloom_server.store.local import LocalStore
 from statements import counted
@@ -130,9 +130,9 @@ def test_the_number_of_statements_does_not_grow(service: Service, tmp_path: Path
 def test_what_was_purged_has_no_tensors_until_it_comes_back(
     service: Service, tmp_path: Path
 ) -> None:
-    def rows() -> int:
+    def rows(of: sa.FromClause = VERSION_TENSOR) -> int:
         with db.read(service.engine) as connection:
-            count = sa.select(sa.func.count()).select_from(VERSION_TENSOR)
+            count = sa.select(sa.func.count()).select_from(of)
             return connection.execute(count).scalar_one()
 
     first = push(service, write_adapter(tmp_path / "a"))
@@ -142,6 +142,8 @@ def test_what_was_purged_has_no_tensors_until_it_comes_back(
     service.set_namespace_rules("default", NamespaceRules(keep_versions=1, keep_days=0))
     assert Collector(service.engine, service.store, service.actor).run().purged
     assert (rows(), service.related(by_digest(copy)).items) == (8, ())
+    purged = VERSION.c.purged_at.is_not(None) & (VERSION.c.id == SEARCH_ENTRY.c.version_id)
+    assert rows(VERSION.join(SEARCH_ENTRY, purged)) == 0, "it is in no list, of no engine either"
     with pytest.raises(NotFoundError, match="purged"):
         service.related(by_digest(first))
     upload = service.open_upload(first.adapter, UploadRequest(manifest=manifest_of(tmp_path / "a")))
