@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from rankloom.errors import NotFoundError
 from rankloom.registry.wire import NamespaceRules
 from rankloom.signing import openssf
 from rankloom_server import audit, db
-from rankloom_server.models import NAMESPACE
+from rankloom_server.models import ADAPTER, NAMESPACE
 
 if TYPE_CHECKING:
     from rankloom_server.access import Actor
@@ -62,7 +63,16 @@ def protect(
     """Protect one alias or do so no longer, and leave all others; return all rules.
 
     What is so already is no error and no line of the audit log.
+
+    Raises:
+        NotFoundError: an alias of a namespace in which nothing is, and of which nothing was said,
+            shall be protected no longer.
     """
+    if not protected and not _is_any(connection, namespace):
+        message = f"there is no namespace {namespace}, so no alias of it is protected"
+        raise NotFoundError(
+            message, hint="check the name; 'loractl list' shows those with adapters"
+        )
     defaults = NamespaceRules().model_dump(mode="json")
     # Written, if only its name, so that whoever changes the list next waits for this one.
     row = db.insert(connection, NAMESPACE).values(name=namespace, **defaults)
@@ -76,6 +86,13 @@ def protect(
         action = "alias.protect" if protected else "alias.unprotect"
         _note(connection, actor, action, namespace, {"alias": alias})
     return get(connection, namespace)
+
+
+def _is_any(connection: sa.Connection, namespace: str) -> bool:
+    """Say whether a namespace has adapters or rules."""
+    places = (ADAPTER.c.namespace, NAMESPACE.c.name)
+    found = (sa.select(sa.literal(1)).where(place == namespace).limit(1) for place in places)
+    return any(connection.execute(statement).first() is not None for statement in found)
 
 
 def _note(

@@ -325,3 +325,17 @@ def test_a_rule_that_is_not_named_stays_as_it_is(world: World) -> None:
     assert world.admin.protect("acme", "a", protected=False).protected_aliases == ("b",)
     with refused(RefError):
         world.admin.protect("acme", "A", protected=True)
+
+
+def test_of_a_namespace_that_is_not_there_no_alias_is_protected(world: World, folder: Path) -> None:
+    push(world.admin, folder, "other/a")
+    assert world.admin.protect("other", "prod", protected=False) == NamespaceRules()
+    for _ in range(2):  # to be asked for it makes none
+        with pytest.raises(NotFoundError, match="no namespace nowhere"):
+            world.admin.protect("nowhere", "prod", protected=False)
+    acme, said = world.holder("admin:acme"), set()
+    for name in ("other", "nowhere"):
+        with pytest.raises(ForbiddenError) as caught:
+            acme.protect(name, "prod", protected=False)
+        said.add(caught.value.message.replace(name, "NAME"))
+    assert len(said) == 1, "who may not know of it is told the same"

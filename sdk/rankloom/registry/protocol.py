@@ -118,7 +118,11 @@ class Registry(Protocol):
         """Set those rules of a namespace that are named, leave the others; return all of them."""
 
     def protect(self, namespace: str, alias: str, *, protected: bool) -> NamespaceRules:
-        """Protect one alias, or do so no longer, and leave all others; return all rules."""
+        """Protect one alias, or do so no longer, and leave all others; return all rules.
+
+        Raises:
+            NotFoundError: it shall be protected no longer, and there is no such namespace.
+        """
 
     def trusted_publishers(self, namespace: str) -> TrustedPublishers:
         """Return the jobs of CI that a namespace trusts, oldest first."""
