@@ -5,12 +5,14 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from alembic.script import ScriptDirectory
 from sqlalchemy.exc import IntegrityError
 
@@ -29,6 +31,7 @@ from rankloom_server.models import (
     VERSION_FILE,
     VERSION_PART,
 )
+from schema_shape import Shape, missed, shape
 
 D1, D2 = digests.of_bytes(b"1"), digests.of_bytes(b"2")
 NOW = datetime.now(UTC)
@@ -114,37 +117,52 @@ def test_head_is_the_newest_migration() -> None:
     assert script.get_heads() == [db.HEAD]
 
 
-def _columns(engine: sa.Engine, revision: str) -> dict[tuple[str, str], bool]:
-    """Return whether a row may leave it out, for each column of the schema at a revision."""
+def _shape(engine: sa.Engine, revision: str) -> Shape:
     with db.write(engine) as connection:
         command.upgrade(db.alembic_config(connection), revision)
-        inspector = sa.inspect(connection)
-        return {
-            (table, column["name"]): bool(column["nullable"] or column["default"])
-            for table in inspector.get_table_names()
-            for column in inspector.get_columns(table)
-        }
-
-
-def _missed(before: dict[tuple[str, str], bool], after: dict[tuple[str, str], bool]) -> set[str]:
-    """Return what servers of an older schema miss in a newer one: columns, or values for them."""
-    tables = {table for table, _ in before}
-    gone = before.keys() - after.keys()
-    demanded = {
-        column
-        for column, optional in after.items()
-        if column[0] in tables and not optional and before.get(column, True)
-    }
-    return {".".join(column) for column in gone | demanded}
+        return shape(connection)
 
 
 def test_servers_that_run_go_on_beside_the_newest_schema(database_url: str) -> None:
     made = db.open_engine(database_url)
-    older, oldest, newest = (_columns(made, at) for at in ("0008", "0010", db.HEAD))
-    assert _missed(oldest, newest) == set()
+    older, oldest, newest = (_shape(made, at) for at in ("0008", "0010", db.HEAD))
+    assert missed(oldest, newest) == set()
     # So it is not with those before, as the documentation says.
-    assert "search_entry.rank" in _missed(older, newest)
+    assert missed(older, newest) >= {
+        "search_entry.rank must be given",
+        "search_entry: unique of key_id, version_id is gone",
+    }
     made.dispose()
+
+
+CHANGES: dict[str, tuple[Any, ...]] = {
+    "base.source is gone": ("drop_column", "source"),
+    "base.cfg must be given": ("alter_column", "cfg", {"nullable": False}),
+    "base.struct may be absent": ("alter_column", "struct", {"nullable": True}),
+    "base.source was TEXT()": ("alter_column", "source", {"type_": sa.String(8)}),
+    "base: unique of cfg is new": ("create_unique_constraint", "u", ["cfg"]),
+    "base: check c of cfg is new": ("create_check_constraint", "c", "cfg <> '-'"),
+    "base: in api_token of cfg is new": (
+        "create_foreign_key",
+        "f",
+        "api_token",
+        ["cfg"],
+        ["secret"],
+    ),
+    "base: unique of name is gone": ("drop_constraint", "uq_base_name"),
+    "base: index of exact is gone": ("drop_index", "ix_base_exact"),
+}
+
+
+def test_what_an_older_server_would_miss_is_seen(engine: sa.Engine) -> None:
+    for expected, (step, *given) in CHANGES.items():
+        more = given.pop() if isinstance(given[-1], dict) else {}
+        with db.read(engine) as connection:  # nothing is committed
+            before = shape(connection)
+            operations = Operations(MigrationContext.configure(connection))
+            with operations.batch_alter_table("base") as table:
+                getattr(table, step)(*given, **more)
+            assert missed(before, shape(connection)) == {expected}
 
 
 def test_migrations_do_not_import_the_models() -> None:
