@@ -1,5 +1,6 @@
 """The database: its schema, how it is made, and the rules that it holds."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -17,15 +18,18 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.exc import IntegrityError
 
 from rankloom import digest as digests
-from rankloom.errors import RegistryError
+from rankloom.errors import AuthError, RegistryError
 from rankloom.registry.wire import VersionQuery
 from rankloom_server import auth, db, models, search
+from rankloom_server.access import Grant
 from rankloom_server.models import (
     ADAPTER,
     ALIAS,
     BLOB,
+    MINTED_TOKEN,
     TOKEN,
     TOKEN_GRANT,
+    TRUSTED_PUBLISHER,
     UPLOAD,
     VERSION,
     VERSION_FILE,
@@ -110,6 +114,33 @@ def test_what_the_first_schema_held_is_kept_there_and_back(database_url: str) ->
     assert auth.list_all(made)[0].grants == ("push", "read")
     assert _drift(made) == []
     made.dispose()
+
+
+def test_without_grants_for_one_adapter_none_of_them_opens_more(engine: sa.Engine) -> None:
+    """An older server knows no such place: what has one ends, and nothing else does."""
+    tokens = {
+        place: auth.create(engine, f"of-{at}", [Grant.at("push", place), Grant.at("read", "acme")])
+        for at, place in enumerate(("acme/kept", "acme/job", "acme", "other"))
+    }
+    job = {"issuer": "i", "workflow": "w", "environment": "", "created_at": NOW}
+    with db.write(engine) as connection:
+        ids = connection.execute(sa.select(TOKEN.c.id).order_by(TOKEN.c.id)).scalars().all()
+        for token_id, place in zip(ids[1:3], ("acme/job", "acme"), strict=True):
+            made = sa.insert(TRUSTED_PUBLISHER).values(namespace=place, repository=place, **job)
+            (publisher,) = connection.execute(made).inserted_primary_key or ()
+            minted = sa.insert(MINTED_TOKEN).values(token_id=token_id, publisher_id=publisher)
+            connection.execute(minted)
+        command.downgrade(db.alembic_config(connection), "0012")
+    db.upgrade(engine)
+    may = {}
+    for place, token in tokens.items():
+        with contextlib.suppress(AuthError):
+            may[place] = str(auth.identify(engine, token))
+    kept = {"acme": "push:acme read:acme", "other": "push:other read:acme"}
+    assert may == {"acme/kept": "read:acme", **kept}
+    with db.read(engine) as connection:
+        trusted = connection.execute(sa.select(TRUSTED_PUBLISHER.c.namespace)).scalars().all()
+    assert trusted == ["acme"]
 
 
 def test_head_is_the_newest_migration() -> None:

@@ -110,6 +110,8 @@ def test_by_any_door(registry: Registry, tmp_path: Path) -> None:
     push(registry, write_adapter(tmp_path / "c", seed=1), "acme/another")
     (found,) = registry.related(VersionRef(one.adapter, alias="latest", bare=True)).items
     assert (found.version, found.shared, found.of, found.tensors) == (two, 4, 4, 4)
+    for last in ("2147483647", "9999999999"):  # ids have ten digits in the end
+        assert registry.related(by_digest(one), after=f"4.4.{last}").items == (found,)
     for bad in ({"limit": 0}, {"limit": 201}, {"after": "4.4"}, {"after": "4.4.x"}):
         with pytest.raises(RefError):
             registry.related(by_digest(one), **bad)  # type: ignore[arg-type]
