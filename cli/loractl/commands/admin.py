@@ -127,9 +127,10 @@ def fsck(context: click.Context, *, rehash: bool, repair: bool, as_json: bool) -
 def index(context: click.Context, limit: int | None, *, as_json: bool) -> None:
     """Judge versions anew that other tables of engines judged, or none.
 
-    Run it after an upgrade: until then 'search --engine' leaves them out, and says so. Versions
-    of which single tensors are not known are read whole, for 'related'. It may be stopped at any
-    time and goes on from there; exit code 3 if a version could not be judged.
+    Run it after an upgrade: until then 'search --engine' leaves them out, and says so. Ranks and
+    kinds are derived anew, too. Versions of which single tensors (for 'related') or the header's
+    digest are not known are read whole. It may be stopped at any time and goes on from there;
+    exit code 3 if a version could not be judged.
     """
     from rankloom.errors import RankloomError
     from rankloom_server import index as indexing
