@@ -7,10 +7,12 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from rankloom import digest as digests
+from rankloom.base.fingerprint import measure
 from rankloom.fingerprint import Fingerprint
 from rankloom.manifest import FileEntry, Manifest
 from rankloom.ref import AdapterName
 from rankloom.registry import sending
+from rankloom.registry.base_record import from_record
 from rankloom.registry.protocol import Registry
 from rankloom.registry.push import send as send_all
 from rankloom.registry.wire import (
@@ -23,6 +25,7 @@ from rankloom.registry.wire import (
 
 MODULES = ("model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj")
 WIDTH = 8
+CONFIG = {"model_type": "llama"}
 
 
 def write_adapter(folder: Path, *, seed: int = 0, rank: int = 4, width: int = WIDTH) -> Path:
@@ -77,8 +80,10 @@ def manifest_of(folder: Path, base: Fingerprint | None = None) -> Manifest:
 
 def fingerprint(seed: int = 0) -> Fingerprint:
     """Return a fingerprint; equal struct, but other values for another seed."""
+    shapes = [[f"{module}.weight", [WIDTH, WIDTH]] for module in MODULES]
     return Fingerprint(
-        struct=digests.of_bytes(b"struct"),
+        cfg=digests.of_json(CONFIG),
+        struct=digests.of_json(sorted(shapes)),
         exact=digests.of_bytes(b"exact %d" % seed),
         bf16=digests.of_bytes(b"bf16 %d" % seed),
     )
@@ -91,9 +96,16 @@ def base_record(name: str = "tiny", *, seed: int = 0) -> BaseRecord:
         name=name,
         fingerprint=fingerprint(seed),
         source="a test",
-        config={"model_type": "llama"},
+        config=CONFIG,
         tensors={f"{module}.weight": shape for module in MODULES},
     )
+
+
+def with_its_fingerprint(record: BaseRecord) -> BaseRecord:
+    """Return a record whose fingerprint says of config and shapes what the record does."""
+    found = measure(from_record(record), values=False).fingerprint
+    levels = {"cfg": found.cfg, "struct": found.struct}
+    return record.model_copy(update={"fingerprint": record.fingerprint.model_copy(update=levels)})
 
 
 def send(folder: Path, upload: Upload) -> int:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from rankloom import digest as digests
 from rankloom.errors import ConflictError, NotFoundError
 from rankloom.fingerprint import Fingerprint
+from rankloom.registry import base_record
 from rankloom.registry.wire import BaseRecord
 from rankloom_server import audit, db
 from rankloom_server.models import BASE
@@ -25,8 +26,11 @@ def add(connection: sa.Connection, actor: Actor, record: BaseRecord) -> BaseReco
     """Record a base, or return the one that has its name and fingerprint already.
 
     Raises:
+        BaseError: its fingerprint is not that of what the record says.
         ConflictError: the name belongs to another fingerprint.
     """
+    # Others' versions are judged beside it, so what it says must be what its fingerprint means.
+    base_record.check(record)
     # Two who record one base at once must both succeed.
     statement = db.insert(connection, BASE).values(**_values(record))
     statement = statement.on_conflict_do_nothing(index_elements=[BASE.c.name])
@@ -81,7 +85,10 @@ def by_id(connection: sa.Connection, row_id: int) -> BaseRecord:
 
 
 def same_values(connection: sa.Connection, fingerprint: Fingerprint) -> int | None:
-    """Return the row id of a recorded base with these very values, the first by name."""
+    """Return the row id of the recorded base with these very values that was there first.
+
+    What somebody else records later changes nothing for it.
+    """
     same = [
         level == value
         for level, value in ((BASE.c.exact, fingerprint.exact), (BASE.c.bf16, fingerprint.bf16))
@@ -90,7 +97,7 @@ def same_values(connection: sa.Connection, fingerprint: Fingerprint) -> int | No
     statement = (
         sa.select(BASE.c.id)
         .where(BASE.c.struct == fingerprint.struct, sa.or_(sa.false(), *same))
-        .order_by(BASE.c.name)
+        .order_by(BASE.c.id)
         .limit(1)
     )
     found: int | None = connection.execute(statement).scalar()

@@ -8,6 +8,7 @@ there, and may run twice.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from rankloom_server.service import Service
 
 _BATCH = 100
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass
@@ -68,11 +70,20 @@ def run(service: Service, limit: int | None = None) -> Indexed:
             _look_at(service, row, known.get(row["base_id"]), done)
         except RegistryError:
             raise
-        except (RankloomError, OSError) as error:
-            said = error.message if isinstance(error, RankloomError) else str(error)
-            done.failed.append(f"{row['namespace']}/{row['name']}@v{row['number']}: {said}")
+        except Exception as error:  # noqa: BLE001 - one version holds up no other
+            name = f"{row['namespace']}/{row['name']}@v{row['number']}"
+            done.failed.append(f"{name}: {_reason(error)}")
     done.left = _count(service.engine)
     return done
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RankloomError):
+        return error.message
+    if isinstance(error, OSError):
+        return str(error)
+    _LOG.exception("a fault of rankloom")
+    return f"a fault of rankloom: {error!r}"
 
 
 class _Bases:

@@ -13,6 +13,10 @@ _NEVER = VERSION.c.judged_by.is_(None)
 """Then nothing was read of its single tensors, either."""
 
 
+NOBODY = ""
+"""What judged a version whose tensors were read, but whose verdicts could not be taken."""
+
+
 def is_other() -> sa.ColumnElement[bool]:
     """Return the condition that a version was never judged, or by other tables; by an index."""
     now = engine_tables.digest()

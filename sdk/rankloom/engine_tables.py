@@ -6,17 +6,28 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-_ROOM = Path(__file__).parent / "validate" / "engines"
+_PACKAGE = Path(__file__).parent
+
+_ROOMS = ("adapter", "base", "tensorfile", "validate", "registry/base_record.py")
+"""Where the code lies that reads an adapter and a base's record, and judges them."""
 
 
 @cache
 def digest() -> str:
-    """Return 16 hex digits over the engines' files and the code that finds their features.
+    """Return 16 hex digits over the engines' files and the code that reads and judges adapters.
 
     Files are read, not imported, for who only asks whether a verdict is old needs none of them.
     Any change counts, also of a comment: judging again costs little, an old verdict may be wrong.
     """
     found = hashlib.sha256()
-    for file in sorted((*_ROOM.glob("*.py"), *_ROOM.glob("data/*.toml"))):
-        found.update(f"{file.name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    for file in _files():
+        name = file.relative_to(_PACKAGE).as_posix()
+        found.update(f"{name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
     return found.hexdigest()[:16]
+
+
+def _files() -> list[Path]:
+    rooms = [_PACKAGE / room for room in _ROOMS]
+    inside = [file for room in rooms if room.is_dir() for file in room.rglob("*") if file.is_file()]
+    kept = [file for file in inside if file.suffix != ".pyc"]
+    return sorted([*kept, *(room for room in rooms if room.is_file())])

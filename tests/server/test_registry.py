@@ -7,10 +7,22 @@ from typing import TypeVar
 
 import pytest
 
-from adapter_folder import base_record, fingerprint, manifest_of, push, send, write_adapter
+from adapter_folder import (
+    base_record,
+    fingerprint,
+    manifest_of,
+    push,
+    send,
+    with_its_fingerprint,
+    write_adapter,
+    write_base,
+)
 from rankloom import digest as digests
+from rankloom.base.fingerprint import measure
+from rankloom.base.reader import read as read_base
 from rankloom.errors import (
     AdapterError,
+    BaseError,
     ConflictError,
     IncompatibleError,
     NotFoundError,
@@ -20,8 +32,9 @@ from rankloom.errors import (
 from rankloom.manifest import FileEntry, Manifest
 from rankloom.ref import AdapterName, VersionRef, parse
 from rankloom.registry import transfer
+from rankloom.registry.base_record import to_record
 from rankloom.registry.protocol import Registry
-from rankloom.registry.wire import AliasRequest, UploadRequest, Version
+from rankloom.registry.wire import AliasRequest, BaseTensorShape, UploadRequest, Version
 
 T = TypeVar("T")
 NAME = AdapterName("default", "zh-lang")
@@ -263,10 +276,47 @@ def test_a_base_of_other_shapes_is_refused(registry: Registry, folders: list[Pat
     wider = {
         name: shape.model_copy(update={"shape": (8, 16)}) for name, shape in record.tensors.items()
     }
-    registry.add_base(record.model_copy(update={"tensors": wider}))
+    wide = with_its_fingerprint(record.model_copy(update={"tensors": wider}))
+    registry.add_base(wide)
     with pytest.raises(RankloomError, match="BASE002") as caught:
-        push(registry, folders[0], base="tiny", made_for=fingerprint())
+        push(registry, folders[0], base="tiny", made_for=wide.fingerprint)
     assert isinstance(caught.value, IncompatibleError | AdapterError)
+
+
+def test_what_others_record_later_changes_nothing(registry: Registry, folders: list[Path]) -> None:
+    registry.add_base(base_record())
+    registry.add_base(base_record("a-tiny"))
+    assert push(registry, folders[0], made_for=fingerprint()).base == "tiny"
+
+
+SHAPE = BaseTensorShape(dtype="F32", shape=(8, 16))
+LEAF = BaseTensorShape(dtype="F32", shape=(8, 8), leaf=NOWHERE)
+
+
+@pytest.mark.parametrize(
+    ("level", "change"),
+    [
+        ("struct", {"tensors": dict.fromkeys(base_record().tensors, SHAPE)}),
+        ("cfg", {"config": {"model_type": "qwen2"}}),
+        ("bf16", {"tensors": dict.fromkeys(base_record().tensors, LEAF)}),
+    ],
+)
+def test_a_base_that_is_not_what_its_fingerprint_says_is_refused(
+    registry: Registry, level: str, change: dict[str, object]
+) -> None:
+    """Else anybody could say of another's base what its adapters are then judged beside."""
+    with pytest.raises(BaseError, match=rf"BASE003.*\({level}\)"):
+        registry.add_base(base_record().model_copy(update=change))
+    assert registry.list_bases() == ()
+
+
+def test_a_base_read_with_its_values_is_what_its_record_says(
+    registry: Registry, tmp_path: Path
+) -> None:
+    base = read_base(write_base(tmp_path))
+    found = measure(base)
+    record = to_record(base, "whole", found.fingerprint, leaves=found.leaves)
+    assert registry.add_base(record) == record
 
 
 def test_an_unknown_base_is_not_found(registry: Registry, folders: list[Path]) -> None:

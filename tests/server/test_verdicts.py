@@ -1,7 +1,11 @@
 """Searching by what engines do: as validation says, by the present tables of engines only."""
 
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
@@ -9,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 
-from adapter_folder import base_record, fingerprint, push, write_adapter
+from adapter_folder import base_record, fingerprint, push, with_its_fingerprint, write_adapter
 from rankloom import digest as digests
 from rankloom import engine_tables
 from rankloom.adapter.folder import TENSORS
@@ -20,9 +24,10 @@ from rankloom.registry.protocol import Registry
 from rankloom.registry.wire import EngineVerdict, NamespaceRules, Remarks, Version, VersionQuery
 from rankloom.validate import validate
 from rankloom.validate.engines import Verdict, engines
-from rankloom_server import db, index, search_keys
-from rankloom_server.access import Actor, Grant
+from rankloom_server import db, index, retention, search_keys
+from rankloom_server.access import LOCAL, Actor, Grant
 from rankloom_server.models import SEARCH_ENTRY, SEARCH_KEY, VERSION, VERSION_TENSOR
+from rankloom_server.publish import facts
 from rankloom_server.service import Service
 from rankloom_server.store.local import LocalStore
 
@@ -89,9 +94,10 @@ def test_a_recorded_base_is_looked_at(service: Service, tmp_path: Path) -> None:
     record = base_record()
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 8}
     uneven = record.model_copy(update={"config": {**record.config, **heads}})
+    uneven = with_its_fingerprint(uneven)
     service.add_base(uneven)
-    named = push(service, folder, "named", base="tiny", made_for=fingerprint())
-    same = push(service, folder, "same", made_for=fingerprint())  # nobody named it
+    named = push(service, folder, "named", base="tiny", made_for=uneven.fingerprint)
+    same = push(service, folder, "same", made_for=uneven.fingerprint)  # nobody named it
     assert same.base == "tiny"
     found = [service.show(one.adapter).verdicts[one.digest] for one in (alone, named, same)]
     assert found[1] == found[2] != found[0]
@@ -99,6 +105,71 @@ def test_a_recorded_base_is_looked_at(service: Service, tmp_path: Path) -> None:
     _forget(service.engine)
     assert index.run(service).judged == 3
     assert _kept(service.engine) == before
+
+
+def test_a_version_that_comes_back_is_of_the_base_that_it_is_judged_beside(
+    service: Service, tmp_path: Path
+) -> None:
+    folder, newer = write_adapter(tmp_path / "a"), write_adapter(tmp_path / "b", seed=1)
+    old = push(service, folder, made_for=fingerprint())
+    push(service, newer)
+    service.yank(old.adapter, old.digest, "bad")
+    service.set_namespace_rules("default", NamespaceRules(purge_yanked_days=0))
+    with db.read(service.engine) as connection:
+        found = retention.find(connection, datetime.now(UTC))
+    with db.write(service.engine) as connection:
+        assert all(retention.purge(connection, LOCAL, one, datetime.now(UTC)) for one in found)
+    service.set_namespace_rules("default", NamespaceRules())
+    service.add_base(base_record())
+    back = push(service, folder, made_for=fingerprint())
+    assert (old.base, back.number, back.base) == (None, 1, "tiny")
+
+
+def test_a_fault_in_judging_loses_no_push(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as faulty:
+        faulty.setattr(facts, "judge", lambda *_: 1 // 0)
+        pushed = push_all(service, tmp_path)
+        assert service.show(pushed["plain"].adapter).verdicts == {}
+        assert service.search(VersionQuery(engine="vllm")).incomplete
+        done = index.run(service)
+        assert (done.judged, done.left, len(done.failed)) == (0, 4, 4)
+        assert "plain@v1: a fault of rankloom: ZeroDivisionError" in done.failed[0]
+    assert names(service, text="plain") == {"plain"}
+    done = index.run(service)
+    assert (done.judged, done.read, done.left) == (4, 0, 0)
+    assert not service.search(VersionQuery(engine="vllm")).incomplete
+
+
+def test_verdicts_are_old_once_any_code_changed_that_they_come_from() -> None:
+    """The code of the rooms is hashed; what else judging imports holds values and no rule."""
+    code = (
+        "import sys, rankloom.adapter.reader, rankloom.validate.verdicts;"
+        "import rankloom.registry.base_record;"
+        "print(*(m for m in sys.modules if m.startswith('rankloom.')))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    rooms = {"adapter", "base", "tensorfile", "validate"}
+    plain = "digest errors finding fingerprint manifest message ref registry semantic signing"
+    loaded = {name.split(".")[1] for name in found.stdout.split()}
+    assert rooms < loaded <= rooms | set(plain.split())
+
+
+def test_the_digest_of_the_tables_moves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    copied = tmp_path / "rankloom"
+    shutil.copytree(Path(engine_tables.__file__).parent, copied)
+    monkeypatch.setattr(engine_tables, "_PACKAGE", copied)
+    seen = {engine_tables.digest.__wrapped__()}
+    changed = ("validate/fit.py", "validate/engines/data/vllm-0.33.toml", "adapter/reader.py",
+               "base/fused.py", "tensorfile/header.py", "registry/base_record.py")  # fmt: skip
+    for name in changed:
+        before = (copied / name).read_bytes()
+        (copied / name).write_bytes(before + b"\n")
+        seen.add(engine_tables.digest.__wrapped__())
+        (copied / name).write_bytes(before)
+    assert len(seen) == 1 + len(changed)
+    assert engine_tables.digest.__wrapped__() == engine_tables.digest()
 
 
 def test_the_wire_knows_every_verdict() -> None:

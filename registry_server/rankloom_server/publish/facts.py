@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from rankloom.tensorfile.tensor_digest import Leaf
 
 
+_LOG = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True, slots=True)
 class Examined:
     """What the registry keeps of an adapter beside its files.
@@ -28,7 +32,7 @@ class Examined:
         facts: what the catalogue shows.
         contents: digests of its tensors' contents, see :mod:`rankloom_server.tensors`; ``None``:
             the tensors were not read.
-        verdicts: what each engine does with it.
+        verdicts: what each engine does with it; empty: judging it failed.
         header_digest: by which its header is known again, see
             :func:`rankloom_server.publish.materialise.header_digest`.
     """
@@ -58,7 +62,18 @@ def examine(
         adapter, tensors = _read_valid(folder, manifest, base)
     except RankloomError as error:
         raise _without_folder(error, folder) from error
-    return _examined(adapter, tensors, judge(adapter, manifest, beside))
+    return _examined(adapter, tensors, _judge_if_possible(adapter, manifest, beside))
+
+
+def _judge_if_possible(
+    adapter: Adapter, manifest: Manifest, base: BaseRecord | None
+) -> dict[str, str]:
+    """Return verdicts, or none: what is valid is published, though our tables have a fault."""
+    try:
+        return judge(adapter, manifest, base)
+    except Exception:  # noqa: BLE001 - whatever it is, the index tries again and names it
+        _LOG.exception("engines could not be judged for %s", manifest.digest)
+        return {}
 
 
 def derive(

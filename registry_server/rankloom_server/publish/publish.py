@@ -23,6 +23,7 @@ from rankloom.manifest import Manifest
 from rankloom.recipe.recipe import Lock
 from rankloom.ref import AdapterName
 from rankloom_server import audit, bases, catalogue, db, remarks, search_keys, tensors
+from rankloom_server.judged import NOBODY
 from rankloom_server.models import ADAPTER, VERSION, VERSION_FILE, VERSION_PART
 from rankloom_server.publish import claims, facts, journal, numbering
 from rankloom_server.publish.materialise import check_arrived, materialise
@@ -168,21 +169,21 @@ def _write_version(
     connection: sa.Connection, adapter_id: int, push: _Push, found: _Verified
 ) -> int:
     """Write a version's row, or bring a purged one back; return its id."""
-    facts = found.examined.facts
+    facts, verdicts = found.examined.facts, found.examined.verdicts
     newest = sa.select(sa.func.max(VERSION.c.number)).where(VERSION.c.adapter_id == adapter_id)
     derived = {
         "facts": facts.model_dump(mode="json"),
         "rank": search_keys.rank(facts),
         "module_count": len(search_keys.modules(facts)),
         "header_digest": found.examined.header_digest,
-        "verdicts": found.examined.verdicts,
-        "judged_by": engine_tables.digest(),
+        "verdicts": verdicts,
+        "judged_by": engine_tables.digest() if verdicts else NOBODY,
+        "base_id": found.base_id,
     }
     statement = db.insert(connection, VERSION).values(
         adapter_id=adapter_id,
         number=(connection.execute(newest).scalar() or 0) + 1,
         digest=push.row["digest"],
-        base_id=found.base_id,
         manifest=push.row["manifest"],
         created_at=datetime.now(UTC),
         creator=push.actor.name,

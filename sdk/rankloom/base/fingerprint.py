@@ -171,6 +171,11 @@ def measure_leaves(
     return Measured(found, {name: f"sha256:{sealed.hex()}" for name, sealed in bf16.items()})
 
 
+def root(leaves: Mapping[str, str]) -> str:
+    """Return the level ``bf16`` of a base, given the digest of each tensor at that level."""
+    return _root({name: bytes.fromhex(leaf[7:]) for name, leaf in leaves.items()})
+
+
 def _canonical(tensors: Iterable[Leaf]) -> dict[str, Leaf]:
     """Return the tensors that count, under the names that count."""
     counted = [leaf for leaf in tensors if not canonical.is_buffer(leaf.name, leaf.shape)]
@@ -224,7 +229,7 @@ def _sealed(leaf: Leaf, dtype: str, content: bytes) -> bytes:
 
 
 def _root(leaves: Mapping[str, bytes]) -> str:
-    root = hashlib.sha256(_VERSION)
+    found = hashlib.sha256(_VERSION)
     for name in sorted(leaves):
-        root.update(leaves[name])
-    return "sha256:" + root.hexdigest()
+        found.update(leaves[name])
+    return f"sha256:{found.hexdigest()}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rankloom.base import canonical
 from rankloom.base.model import Base
+from rankloom.errors import BaseError
 from rankloom.registry.wire import BaseRecord, BaseTensorShape
 from rankloom.tensorfile.header import TensorEntry
 
@@ -52,6 +53,31 @@ def leaves(record: BaseRecord) -> dict[str, str]:
     """Return the digest of each tensor of a record by its canonical name, as far as known."""
     names = canonical.names(record.tensors)
     return {names[name]: shape.leaf for name, shape in record.tensors.items() if shape.leaf}
+
+
+def check(record: BaseRecord) -> None:
+    """Refuse a record whose fingerprint is not that of what it says of the base.
+
+    Of headers and config the levels ``cfg`` and ``struct`` follow, and of the tensors' digests, if
+    they are there, ``bf16``; ``exact`` needs the values. A record without tensors says nothing that
+    could be compared.
+
+    Raises:
+        BaseError: (BASE003) a level is another.
+    """
+    from rankloom.base.fingerprint import measure, root  # a reader of records needs none of it
+
+    if not record.tensors:
+        return
+    claimed, found = record.fingerprint, measure(from_record(record), values=False).fingerprint
+    pairs = {"cfg": (claimed.cfg, found.cfg), "struct": (claimed.struct, found.struct)}
+    if known := leaves(record):
+        pairs["bf16"] = claimed.bf16, root(known)
+    wrong = [level for level, (one, other) in pairs.items() if one != other]
+    if wrong:
+        message = f"BASE003 the fingerprint of base {record.name} is not that of its headers and"
+        message += f" config ({', '.join(wrong)})"
+        raise BaseError(message, hint="record it from its folder with 'loractl base add DIR'")
 
 
 def from_record(record: BaseRecord) -> Base:
