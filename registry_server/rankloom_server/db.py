@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy.dialects.sqlite.dml import Insert
 
-HEAD = "0015"
+HEAD = "0016"
 """Revision of the newest migration; known here so that a current database needs no Alembic."""
 
 _SEARCHABLE = "0010"  # the migration that emptied the lists of rankloom_server.search

@@ -98,6 +98,9 @@ class AdapterRow(SQLModel, table=True):
     created_at: datetime = Field(sa_type=UtcDateTime)
 
 
+_KEPT = sa.text("purged_at IS NULL")
+
+
 class VersionRow(SQLModel, table=True):
     """One immutable content, and beside it what is said of it, which may change.
 
@@ -109,7 +112,7 @@ class VersionRow(SQLModel, table=True):
         sa.UniqueConstraint("adapter_id", "digest"),
         sa.UniqueConstraint("adapter_id", "number"),
         sa.Index(None, "adapter_id", "semver", unique=True),
-        sa.Index(None, "judged_by"),
+        sa.Index(None, "judged_by", postgresql_where=_KEPT, sqlite_where=_KEPT),
         sa.CheckConstraint("number >= 1", name="number_positive"),
         sa.CheckConstraint("yanked <> ''", name="yanked_has_reason"),
         _digest_check(),

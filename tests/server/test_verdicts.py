@@ -1,6 +1,7 @@
 """Searching by what engines do: as validation says, by the present tables of engines only."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -24,12 +25,13 @@ from rankloom.registry.protocol import Registry
 from rankloom.registry.wire import EngineVerdict, NamespaceRules, Remarks, Version, VersionQuery
 from rankloom.validate import validate
 from rankloom.validate.engines import Verdict, engines
-from rankloom_server import db, index, retention, search_keys
+from rankloom_server import db, index, judged, retention, search_keys
 from rankloom_server.access import LOCAL, Actor, Grant
 from rankloom_server.models import SEARCH_ENTRY, SEARCH_KEY, VERSION, VERSION_TENSOR
 from rankloom_server.publish import facts
 from rankloom_server.service import Service
 from rankloom_server.store.local import LocalStore
+from statements import counted
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -246,6 +248,25 @@ def test_what_is_lacking_in_namespaces_of_others_is_not_told(
     assert told("acme", "secret") == (True, True)
     service.set_namespace_rules("secret", NamespaceRules(anonymous_read=True))
     assert told("acme") == (True, True)
+
+
+def test_old_verdicts_are_looked_for_among_what_is_kept_only(engine: sa.Engine) -> None:
+    """A registry may have purged more versions than it has; none of them is in the index."""
+    with counted(engine) as seen, db.read(engine) as connection:
+        assert not judged.is_any_other(connection, None)
+    with db.read(engine) as connection:
+        explain, limits = "EXPLAIN QUERY PLAN ", tuple[object, ...]((1, 0, 1, 0))
+        if engine.dialect.name == "postgresql":
+            connection.execute(sa.text("SET LOCAL enable_seqscan = off"))  # it is empty
+            explain, limits = "EXPLAIN ", (1, 1)
+        text = re.sub(r"%\(\w+\)s", "%s", seen[0])
+        plan = [str(row[-1]) for row in connection.exec_driver_sql(explain + text, limits)]
+        [index] = [one for one in sa.inspect(connection).get_indexes("version")
+                   if one["column_names"] == ["judged_by"]]  # fmt: skip
+    assert sum("ix_version_judged_by" in step for step in plan) == 2, plan
+    assert not any("Sort" in step or "B-TREE" in step for step in plan), plan
+    kept = index["dialect_options"][f"{engine.dialect.name}_where"]
+    assert "purged_at IS NULL" in str(kept)
 
 
 def change(store: LocalStore, digest: str, before: bytes, after: bytes) -> None:
