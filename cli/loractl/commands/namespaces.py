@@ -93,11 +93,13 @@ def set_rules(
     known = ref.check_name(name, "namespace")
     aliases = {ref.check_name(one, "alias"): True for one in protect}
     aliases |= {ref.check_name(one, "alias"): False for one in unprotect}
+    wanted = NamespaceRules(**changed)
     with Client() as client:
-        if changed:
-            client.registry.set_namespace_rules(known, NamespaceRules(**changed))
+        # First what an older registry does not know: then nothing was changed when it refuses.
         for alias, protected in aliases.items():
             client.registry.protect(known, alias, protected=protected)
+        if changed:
+            client.registry.set_namespace_rules(known, wanted)
         rules = client.registry.namespace_rules(known)
     _print(name, rules, as_json=as_json)
 
@@ -120,7 +122,8 @@ def trust(name: str, *, as_json: bool, **given: str | None) -> None:
     from rankloom.sdk import Client
 
     try:
-        request = TrustRequest.model_validate(given)
+        said = {name: value for name, value in given.items() if value is not None}
+        request = TrustRequest.model_validate(said)
     except ValidationError as error:
         found = error.errors()[0]
         message = f"this is no workflow: {found['loc'][0]}: {found['msg']}"

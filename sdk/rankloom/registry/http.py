@@ -229,7 +229,7 @@ class HttpRegistry:
 
     def _read(self, kind: type[M], response: httpx.Response) -> M:
         try:
-            return kind.model_validate_json(response.content)
+            return kind.of_answer(response.content)
         except ValidationError as error:
             message = f"{self.url} answered something that is no {kind.__name__}"
             hint = "check that the address is a rankloom registry of this version"
