@@ -80,7 +80,10 @@ def most_products() -> int:
 
 
 def narrow(b: torch.Tensor, a: torch.Tensor, scale: float) -> Narrow | None:
-    """Return ``scale · b @ a`` as one product of bfloat16 matrices; ``None``: it is better not."""
+    """Return ``scale · b @ a`` as one product of bfloat16 matrices; ``None``: it is better not.
+
+    Factors that are bfloat16 already are taken as they are, not copied.
+    """
     if b.device.type != "cpu" or not most_products() or not (b.numel() and a.numel()):
         return None
     # Not "greater": what a ratio of coefficients overflowed in may be NaN.
@@ -91,12 +94,16 @@ def narrow(b: torch.Tensor, a: torch.Tensor, scale: float) -> Narrow | None:
         return None
     b_rest, b_share, b_lost = _rest(b, left, 1)
     a_rest, a_share, a_lost = _rest(a, right, 0)
-    return Narrow(
-        torch.cat([left.first, left.first[:, right.which], b_rest], dim=1),
-        torch.cat([right.first, a_rest, right.first[left.which]], dim=0),
-        scale,
-        b_share * a_share + b_lost + a_lost,
-    )
+    parts_of_b, parts_of_a = [left.first], [right.first]
+    if len(left.which) + len(right.which):
+        parts_of_b += [left.first[:, right.which], b_rest]
+        parts_of_a += [a_rest, right.first[left.which]]
+    error = b_share * a_share + b_lost + a_lost
+    return Narrow(_joined(parts_of_b, 1), _joined(parts_of_a, 0), scale, error)
+
+
+def _joined(parts: list[torch.Tensor], dim: int) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=dim)
 
 
 def _largest(values: torch.Tensor) -> float:
@@ -119,9 +126,12 @@ class _Parts(NamedTuple):
 
 
 def _part(values: torch.Tensor, dim: int) -> _Parts:
+    if values.dtype == _BF16:
+        return _Parts(values, torch.empty(0, dtype=torch.int64), values.narrow(dim, 0, 0))
     first = values.to(_BF16)
     left = values - first
-    which = left.abs().amax(1 - dim).nonzero()[:, 0]
+    low, high = left.amin(1 - dim), left.amax(1 - dim)
+    which = torch.maximum(high, -low).nonzero()[:, 0]
     return _Parts(first, which, left.index_select(dim, which))
 
 
@@ -132,6 +142,8 @@ def _rest(values: torch.Tensor, parts: _Parts, dim: int) -> tuple[torch.Tensor, 
     these numbers are taken away.
     """
     rest = parts.left.to(_BF16)
+    if not len(parts.which):
+        return rest, 0.0, 0.0
     squares = _squares(values, dim).clip(min=_SMALLEST)
     share, lost = (_squares(some, dim) / squares for some in (parts.left, parts.left - rest))
     return rest, math.sqrt(share.max()), math.sqrt(lost.max())

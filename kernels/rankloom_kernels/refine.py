@@ -110,10 +110,10 @@ def cancelled(
         Flat positions.
     """
     error += 2**-24 * (2 + math.sqrt(delta.a.shape[0]))
-    limit = float(delta.reach.max()) * (error / precision * 2)
+    limits = delta.reach * (error / precision * 2)  # a row of giants makes no other doubtful
     if total.dtype == torch.bfloat16:  # products of such matrices take what is tiny for 0
-        limit = max(limit, 2 * torch.finfo(total.dtype).tiny)
-    return _near_zero(total, limit)
+        limits = limits.clip(min=2 * torch.finfo(total.dtype).tiny)
+    return _near_zero(total, limits.float())
 
 
 def near_ties(total: torch.Tensor, precision: float, scratch: Workspace) -> torch.Tensor:
@@ -137,21 +137,23 @@ def near_ties(total: torch.Tensor, precision: float, scratch: Workspace) -> torc
     return _below(away, 2 * _NEAR_TIE)
 
 
-def _near_zero(values: torch.Tensor, limit: float) -> torch.Tensor:
-    """Return where magnitudes are below a limit, as flat positions.
+def _near_zero(values: torch.Tensor, limits: torch.Tensor) -> torch.Tensor:
+    """Return where magnitudes are below the limit of their row, as flat positions.
 
     Of signed numbers the least are the negative ones next to 0, and of unsigned ones the positive
     ones: two passes that only read, where a pass for the magnitudes would write too.
     """
     if values.device.type != "cpu":
-        return (values.abs() < limit).view(-1).nonzero()[:, 0]
+        return (values.abs() < limits[:, None]).view(-1).nonzero()[:, 0]
     signed, unsigned = _BITS[values.dtype.itemsize]
-    least = int(np.float32(limit).view(np.int32)) >> (32 - 8 * values.dtype.itemsize)
     sign = torch.iinfo(signed).min
     groups = _grouped(values.view(signed).numpy())
-    near = groups.min(1) < sign + least
-    near |= groups.view(unsigned).min(1) < least
-    return _members(near, groups, lambda bits: (bits & ~sign) < least)
+    bits = limits.view(torch.int32).numpy() >> (32 - 8 * values.dtype.itemsize)
+    least = bits.astype(groups.dtype).reshape(groups.shape[:2])
+    most = least.max(1, keepdims=True)
+    near = groups.min(1) < sign + most
+    near |= groups.view(unsigned).min(1) < most.view(unsigned)
+    return _members(near, groups, lambda some, which: (some & ~sign) < least[which])
 
 
 def _below(values: torch.Tensor, limit: int) -> torch.Tensor:
@@ -159,7 +161,7 @@ def _below(values: torch.Tensor, limit: int) -> torch.Tensor:
     if values.device.type != "cpu":
         return (values < limit).view(-1).nonzero()[:, 0]
     groups = _grouped(values.numpy())
-    return _members(groups.min(1) < limit, groups, lambda some: some < limit)
+    return _members(groups.min(1) < limit, groups, lambda some, _: some < limit)
 
 
 def _grouped(values: Values) -> Values:
@@ -169,9 +171,14 @@ def _grouped(values: Values) -> Values:
     return values.reshape(rows // group, group, columns)
 
 
-def _members(near: Chosen, groups: Values, wanted: Callable[[Values], Chosen]) -> torch.Tensor:
-    """Return the flat positions of what is wanted from the groups that hold some of it."""
+def _members(
+    near: Chosen, groups: Values, wanted: Callable[[Values, NDArray[np.intp]], Chosen]
+) -> torch.Tensor:
+    """Return the flat positions of what is wanted from the columns of groups that hold some of it.
+
+    ``wanted`` is given those columns, (count, rows of a group), and the numbers of their groups.
+    """
     _, height, columns = groups.shape
     which, column = np.divmod(np.flatnonzero(near), columns)
-    found, row = np.nonzero(wanted(groups[which, :, column]))
+    found, row = np.nonzero(wanted(groups[which, :, column], which))
     return torch.from_numpy((which[found] * height + row) * columns + column[found])

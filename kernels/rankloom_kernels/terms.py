@@ -12,6 +12,9 @@ from rankloom_kernels.narrow import Narrow, narrow
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_AT_ONCE = 8192
+"""Rows or columns of which squares are in memory."""
+
 
 class Term(NamedTuple):
     """One low-rank delta ``coefficient · b @ a``.
@@ -97,19 +100,33 @@ def fold(
     if len(shapes) != 1:
         message = f"terms of one merge need one shape, got {sorted(shapes) or 'no terms'}"
         raise ValueError(message)
-    raw_b = torch.cat([term.b for term in terms], dim=1)
-    a = torch.cat([term.a for term in terms], dim=0).to(dtype)
+    # What is there already is not copied: factors of a head or an embedding are large themselves.
+    raw_b = _joined([term.b for term in terms], 1)
+    raw_a = _joined([term.a for term in terms], 0)
+    a = raw_a.to(dtype)
     each = [torch.full(term.b.shape[1:], term.coefficient, dtype=torch.float64) for term in terms]
     coefficients = torch.cat(each).to(raw_b.device)
-    b = raw_b.to(dtype) * coefficients.to(dtype)
-    # Not norm(): along the first axis it is thirty times slower.
-    reach = b.square().sum(1).sqrt_() * a.square().sum(0).max().sqrt_()
+    b = raw_b.to(dtype, copy=True).mul_(coefficients.to(dtype))
+    reach = _squares(b, 1).sqrt_() * _squares(a, 0).max().sqrt_()
     parts = None
     if for_bfloat16 and dtype == torch.float32:
         scale = _commonest(terms)
-        parts = narrow(raw_b.to(dtype) * (coefficients / scale).to(dtype), a, scale)
+        shares = (coefficients / scale).to(dtype)
+        scaled = raw_b if bool((shares == 1).all()) else raw_b.to(dtype, copy=True).mul_(shares)
+        parts = narrow(scaled, raw_a, scale)
     columns = a.T.contiguous() if parts and parts.error else a.T
     return Folded(b, a, raw_b, coefficients, reach, columns, parts)
+
+
+def _joined(tensors: Sequence[torch.Tensor], dim: int) -> torch.Tensor:
+    return tensors[0].contiguous() if len(tensors) == 1 else torch.cat(list(tensors), dim=dim)
+
+
+def _squares(values: torch.Tensor, dim: int) -> torch.Tensor:
+    """Return sums of squares along an axis, with the squares of some of them in memory only."""
+    parts = values.split(_AT_ONCE, 1 - dim)
+    # Not norm(): along the first axis it is thirty times slower.
+    return torch.cat([part.square().sum(dim) for part in parts])
 
 
 def _commonest(terms: Sequence[Term]) -> float:
