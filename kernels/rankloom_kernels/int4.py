@@ -152,9 +152,10 @@ def unpack(words: torch.Tensor, order: tuple[int, ...], number: int) -> torch.Te
 
 
 def inverse(scale: torch.Tensor) -> torch.Tensor:
-    """Return what values are multiplied with, float32: 0 where the scale is 0."""
+    """Return what values are multiplied with, float32: 0 where the scale is 0, never infinite."""
     wide = scale.float()
-    return torch.where(wide == 0, 0.0, 1 / wide)
+    largest = torch.finfo(torch.float32).max  # of the smallest scales; 0 times it is 0 still
+    return torch.where(wide == 0, 0.0, (1 / wide).clamp(max=largest))
 
 
 def _shifts(order: tuple[int, ...], device: torch.device) -> torch.Tensor:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from lowrank_cases import (
     LLAMA,
@@ -249,6 +250,22 @@ def test_a_shape_that_differs_is_refused(tmp_path: Path) -> None:
 def test_a_quantised_base_is_refused(tmp_path: Path) -> None:
     write_base(tmp_path / "base", torch.int8)
     refused(tmp_path, composed(tmp_path, 1)[0], IncompatibleError, "BASE006 .*stored as I8")
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn])
+def test_codes_of_no_known_name_are_not_converted(dtype: torch.dtype, tmp_path: Path) -> None:
+    """Neither config nor names tell that the floats beside them are scales."""
+    write_base(tmp_path / "base")
+    [file] = (tmp_path / "base").glob("*1-of*.safetensors")
+    codes = {"model.layers.7.extra.weight": torch.zeros(4, 4).to(dtype)}
+    save_file(load_file(file) | codes, file, {"format": "pt"})
+    index = tmp_path / "base" / "model.safetensors.index.json"
+    listed = json.loads(index.read_text())
+    listed["weight_map"] |= dict.fromkeys(codes, file.name)
+    index.write_text(json.dumps(listed))
+    composition = composed(tmp_path, 1)[0]
+    with pytest.raises(IncompatibleError, match=r"BASE006 .*extra.weight.* its scales"):
+        composition.apply_to(tmp_path / "base", tmp_path / "out", dtype="float16")
 
 
 def test_another_base_is_refused(tmp_path: Path) -> None:

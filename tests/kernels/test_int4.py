@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -172,6 +173,19 @@ def test_a_group_of_zeros_takes_a_delta(backend: Backend) -> None:
     merge_quantised_(weight, [Term(torch.ones(8, 1), a, 0.5)], backend=backend)
     assert torch.equal(weight.dequantised(), (a * 0.5).expand(8, -1))
     assert torch.equal(weight.scale, torch.tensor([0.5, 0]).half().expand(8, -1))
+
+
+# The interpreter says it, by NumPy; a GPU does not.
+@pytest.mark.filterwarnings("ignore:overflow encountered in divide")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_smallest_scale_keeps_a_zero(backend: Backend) -> None:
+    weight = case("packed", 8, 64, 2, 2).read()
+    weight = replace(weight, scale=torch.full_like(weight.scale, 1e-39, dtype=torch.float32))
+    weight = weight.requantised(torch.zeros(weight.shape))
+    nothing = Term(torch.zeros(8, 1), torch.zeros(1, 128))
+    merge_quantised_(weight, [nothing], backend=backend)
+    assert torch.equal(weight.dequantised(), torch.zeros(8, 128))
+    assert torch.equal(weight.scale, torch.full_like(weight.scale, 1e-39)), "the grid is kept"
 
 
 # The interpreter says it, by NumPy; a GPU does not.

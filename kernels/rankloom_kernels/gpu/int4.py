@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 _ROUNDER = tl.constexpr(1.5 * 2.0**23)
 """Added and taken away again, it rounds float32 numbers below 2²² to the nearest even whole one."""
 
+_LARGEST = tl.constexpr(3.4028234663852886e38)
+"""Float32 number."""
+
 
 @triton.jit
 def inverse(scale: tl.tensor) -> tl.tensor:
     """See :func:`rankloom_kernels.int4.inverse`."""
     one = tl.full(scale.shape, 1.0, tl.float32)
-    return tl.where(scale == 0, 0.0, tl.div_rn(one, tl.where(scale == 0, one, scale)))
+    found = tl.div_rn(one, tl.where(scale == 0, one, scale))
+    return tl.where(scale == 0, 0.0, tl.where(found > _LARGEST, _LARGEST, found))
 
 
 @triton.jit

@@ -83,13 +83,25 @@ def check_conversion(base: Base, dtype: str) -> None:
     Raises:
         IncompatibleError: it is quantised, with finding BASE006.
     """
-    known, mark = method(base.config), min(base.marks, default=None)
+    known, mark = method(base.config), min(base.marks, default=None) or _codes(base)
     if mark is None and known is None:
         return
     message = f"the base is quantised ({known or mark}): in {dtype} its scales would be other ones"
     fix = "leave out the dtype: all that is not changed then keeps every bit"
     finding = Finding("BASE006", message, where=mark or "quantization_config", fix=fix)
     raise IncompatibleError(str(finding), hint=fix, findings=[finding])
+
+
+def _codes(base: Base) -> str | None:
+    """Return a tensor that can only be codes: of a dtype of fp8, or a weight that is no float.
+
+    Buffers are integers too (places, masks, counters), but no model calls one of them a weight.
+    """
+    for name, entry in sorted(base.tensors.items()):
+        is_weight = name.rpartition(".")[2] == "weight"
+        if entry.dtype.startswith("F8") or (is_weight and entry.dtype not in FLOATS):
+            return name
+    return None
 
 
 def _refused(base: Base, name: str, mark: str) -> IncompatibleError:

@@ -22,5 +22,8 @@ def checked(asked: VersionRef, found: V) -> V:
     digest = found.manifest.digest
     if digest != found.version.digest or asked.digest not in {None, digest}:
         message = f"REG002 the registry gave the manifest of {digest} for {asked}"
-        raise IntegrityError(message, hint="if the registry is newer than this rankloom, upgrade; else tell who runs it")
+        raise IntegrityError(
+            message,
+            hint="if the registry is newer than this rankloom, upgrade; else tell who runs it",
+        )
     return found

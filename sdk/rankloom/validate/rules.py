@@ -297,8 +297,8 @@ _ALL = (
         _E,
         "The changed tensors of the base are floats",
         "Adding to quantised values means to dequantise, add and quantise again, which loses more "
-        "than the adapter adds.",
-        "Use the base before quantisation.",
+        "than the adapter adds. Another dtype (--dtype) would make its scales others.",
+        "Use the base before quantisation. To change float modules only, leave out --dtype.",
     ),
     Rule(
         "BASE007",
