@@ -151,6 +151,20 @@ def test_integers_are_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
             )
 
 
+@pytest.mark.parametrize("count", [10, 49])
+def test_parts_that_make_one_put_in_all_to_the_last_bit(tmp_path: Path, count: int) -> None:
+    """Summed up, 17 of a counter would be 16.99…, and values another last bit."""
+    values = random(4).double() / 3
+    e = entries(tmp_path / "a.safetensors", n=torch.tensor(17), w=values)
+    before = {"norm.num_batches_tracked": torch.tensor(3), "norm.weight": random(4).double() * 1e9}
+    parts = [(1 / count, Replacement(e["n"])) for _ in range(count)]
+    others = [(1 / count, Replacement(e["w"])) for _ in range(count)]
+    changes = target("norm.num_batches_tracked", *parts), target("norm.weight", *others)
+    found = applied(tmp_path, before, *changes)
+    assert torch.equal(found["norm.num_batches_tracked"], torch.tensor(17))
+    assert torch.equal(found["norm.weight"], values)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_rows_in_any_order(tmp_path: Path, dtype: torch.dtype) -> None:
     rows = (31, 2, 17)

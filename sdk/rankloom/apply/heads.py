@@ -40,7 +40,7 @@ def _placed(base: Base, change: TargetChange) -> Placed:
     dtype, _ = dtypes.most_common(1)[0]
     file = base.files[-1]
     entry = TensorEntry(file, change.name, dtype, shape, 0, 0)
-    one = Contribution(Piece(entry), (), shape, change.formula)
+    one = Contribution(Piece(entry), (), shape, change.formula.put_in_once)
     return Placed(change.name, None, dtype, shape, (one,), file, is_new=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING
@@ -145,12 +146,12 @@ def by_tensor(
     """Return what is added to each stored tensor by its name; add to ``findings`` what cannot."""
     by_name: dict[str, tuple[Contribution, ...]] = {}
     for item in located:
-        shape = parameter_shape(item.pieces)
-        if problem := _clash(item) or _problem(item, shape):
+        shape, formula = parameter_shape(item.pieces), item.formula.put_in_once
+        if problem := _clash(item) or _problem(replace(item, formula=formula), shape):
             findings.append(problem)
             continue
         for piece in item.pieces:
-            one = Contribution(piece, item.pieces, shape, item.formula, item.beside)
+            one = Contribution(piece, item.pieces, shape, formula, item.beside)
             by_name[piece.entry.name] = (*by_name.get(piece.entry.name, ()), one)
     return by_name
 

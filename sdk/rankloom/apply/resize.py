@@ -52,7 +52,7 @@ def resized(item: Located) -> Placed:
     assert shape is not None  # noqa: S101 - is_resized says so
     stored = swapped(shape) if piece.transposed else shape
     entry = replace(piece.entry, shape=stored)
-    one = Contribution(replace(piece, entry=entry), (), shape, item.formula)
+    one = Contribution(replace(piece, entry=entry), (), shape, item.formula.put_in_once)
     return Placed(entry.name, None, entry.dtype, stored, (one,), entry.path, is_new=True)
 
 

@@ -17,7 +17,7 @@ from rankloom.adapter.change import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     import torch
 
@@ -78,6 +78,17 @@ class Weighted:
     change: Summand
 
 
+def sum_of_weights(weights: Sequence[float]) -> float:
+    """Return a sum, and 1 where the numbers that the weights stand for may add up to it.
+
+    A weight is a number rounded to 53 bits, by at most 2⁻⁵³ of it: ten tenths, or 49 parts of a
+    49th, are one, though the floats' exact sum is not.
+    """
+    total = math.fsum(weights)
+    rounded = math.fsum(abs(weight) for weight in weights) * 2.0**-53
+    return 1.0 if abs(total - 1) <= rounded + 2.0**-53 else total
+
+
 @dataclass(frozen=True, slots=True)
 class Sum:
     """ΔW = Σ weightᵢ · (Wᵢ′ − W); at least one term, all of one shape."""
@@ -102,8 +113,20 @@ class Sum:
 
     @property
     def share(self) -> float:
-        """Weight of all terms that put in a whole tensor, rounded once: ten tenths are 1."""
-        return math.fsum(t.weight for t in self.terms if isinstance(t.change, Replacement))
+        """Weight of all terms that put in a whole tensor, see :func:`sum_of_weights`."""
+        return sum_of_weights([t.weight for t in self.terms if isinstance(t.change, Replacement)])
+
+    @property
+    def put_in_once(self) -> Sum:
+        """The same, with a whole tensor that several terms put in as one term: to the last bit.
+
+        They all put in the same values; others clash (MRG005), which is found before.
+        """
+        found = [term for term in self.terms if isinstance(term.change, Replacement)]
+        if len(found) < 2:
+            return self
+        others = tuple(term for term in self.terms if not isinstance(term.change, Replacement))
+        return Sum((Weighted(self.share, found[0].change), *others))
 
     @property
     def needs_base(self) -> bool:

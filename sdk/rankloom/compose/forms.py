@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import torch
 from rankloom.adapter.change import Computed, ExpertLowRank, LowRank, Replacement, Rows
 from rankloom.change.dtypes import CODES, FLOATS
 from rankloom.change.evaluate import factors, join
-from rankloom.change.formula import ByRows, Product
+from rankloom.change.formula import ByRows, Product, sum_of_weights
 from rankloom.change.kinds import FACTORS
 from rankloom.change.read import read_doubles, read_tensor
 from rankloom_kernels import Term
@@ -143,7 +142,7 @@ def whole(change: TargetChange, *, beside: str) -> Form:
         CannotSaveError: it is more than that.
     """
     one = change.formula.terms[0].change  # all of them put in the same values
-    total = math.fsum(term.weight for term in change.formula.terms)
+    total = sum_of_weights([term.weight for term in change.formula.terms])
     if total != 1:
         message = f"values that take the place of the base's have weight {total!r}, so that a part "
         message += "of the base's own would be left, which no adapter holds; only weight 1 is kept"
