@@ -124,7 +124,7 @@ def _joined(tensors: Sequence[torch.Tensor], dim: int) -> torch.Tensor:
 
 def _squares(values: torch.Tensor, dim: int) -> torch.Tensor:
     """Return sums of squares along an axis, with the squares of some of them in memory only."""
-    parts = values.split(_AT_ONCE, 1 - dim)
+    parts = torch.split(values, _AT_ONCE, 1 - dim)
     # Not norm(): along the first axis it is thirty times slower.
     return torch.cat([part.square().sum(dim) for part in parts])
 
