@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from loractl.overview import Overview
 from rankloom.errors import RankloomError, RankloomWarning
 
 if TYPE_CHECKING:
     from typing import TextIO
 
 
-class ErrorAwareGroup(click.Group):
+class ErrorAwareGroup(Overview):
     """A group that turns the library's errors and warnings into words for people."""
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own signature

@@ -41,35 +41,46 @@ def main() -> None:
     """
 
 
-for command in (
-    adapters.push,
-    adapters.pull,
-    adapters.list_adapters,
-    find.search,
-    find.related,
-    find.remark,
-    adapters.show,
-    adapters.alias,
-    adapters.yank,
-    signing.sign,
-    signing.verify,
-    cache.cache,
-    bases.base,
-    validate.validate,
-    rule.rule,
-    compose.compose,
-    apply.apply,
-    interference.interference,
-    tune.tune,
-    convert.convert,
-    access.token,
-    namespaces.namespace,
-    access.audit,
-    admin.admin,
-    service.serve,
-    service.login,
-):
+SECTIONS: dict[str, tuple[click.Command, ...]] = {
+    "Versions": (
+        adapters.push,
+        adapters.pull,
+        adapters.list_adapters,
+        adapters.show,
+        find.search,
+        find.related,
+        adapters.alias,
+        find.remark,
+        adapters.yank,
+        signing.sign,
+        signing.verify,
+    ),
+    "Adapters and bases": (
+        validate.validate,
+        rule.rule,
+        compose.compose,
+        apply.apply,
+        interference.interference,
+        tune.tune,
+        convert.convert,
+        bases.base,
+    ),
+    "Registry": (
+        service.login,
+        service.serve,
+        namespaces.namespace,
+        access.token,
+        access.audit,
+        cache.cache,
+        admin.admin,
+    ),
+}
+
+for command in (command for commands in SECTIONS.values() for command in commands):
     main.add_command(command)
+main.sections = {
+    title: [command.name or "" for command in commands] for title, commands in SECTIONS.items()
+}
 
 # click keeps the lines of a paragraph after a backspace, which a raw docstring spells out.
 for described in (main, *main.commands.values()):

@@ -1,5 +1,6 @@
 """The command as a person and as a script meet it."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from command_line import Run, answer
+from loractl.main import main
 from rankloom.errors import ConflictError, NotFoundError, RegistryError
 
 
@@ -147,3 +149,10 @@ def test_help_shows_every_command(run: Run) -> None:
     shown = run("--help").stdout
     names = ("push", "pull", "list", "show", "alias", "yank", "base", "validate", "compose")
     assert all(name in shown for name in (*names, "apply", "serve", "login"))
+
+
+def test_help_says_of_each_command_what_it_does(run: Run) -> None:
+    said = run("--help").stdout
+    assert "..." not in said, "a sentence is cut off"
+    listed = [line.split()[0] for line in said.splitlines() if re.match(r"  [a-z]\S+ ", line)]
+    assert sorted(listed) == sorted(main.commands)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from loractl import options, output
+from loractl.overview import Overview
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from rankloom.registry.wire import AuditEntry, TokenRecord
 
 
-@click.group()
+@click.group(cls=Overview)
 def token() -> None:
     """Make, list and revoke tokens of the registry."""
 

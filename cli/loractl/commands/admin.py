@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from loractl import options, output
+from loractl.overview import Overview
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from rankloom_server.service import Service
 
 
-@click.group()
+@click.group(cls=Overview)
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path),

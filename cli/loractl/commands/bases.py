@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 
 from loractl import options, output
+from loractl.overview import Overview
 
 
-@click.group()
+@click.group(cls=Overview)
 def base() -> None:
     """Record and fingerprint base models."""
 

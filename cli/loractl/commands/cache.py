@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loractl import options, output
+from loractl.overview import Overview
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from rankloom.registry.cache.survey import CachedVersion
 
 
-@click.group()
+@click.group(cls=Overview)
 def cache() -> None:
     """See, check and clear what was pulled to this machine.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loractl import options, output
+from loractl.overview import Overview
 
 if TYPE_CHECKING:
     from rankloom.registry.wire import NamespaceRules, TrustedPublisher
@@ -16,7 +17,7 @@ def _count(least: int) -> click.IntRange:
     return click.IntRange(least, 36500)
 
 
-@click.group()
+@click.group(cls=Overview)
 def namespace() -> None:
     """Show and set what holds for a namespace as a whole."""
 
