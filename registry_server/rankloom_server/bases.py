@@ -87,7 +87,8 @@ def by_id(connection: sa.Connection, row_id: int) -> BaseRecord:
 def same_values(connection: sa.Connection, fingerprint: Fingerprint) -> int | None:
     """Return the row id of the recorded base with these very values that was there first.
 
-    What somebody else records later changes nothing for it.
+    What somebody else records later changes nothing for it, and one of another config, whatever
+    values it claims, is another base.
     """
     same = [
         level == value
@@ -96,7 +97,10 @@ def same_values(connection: sa.Connection, fingerprint: Fingerprint) -> int | No
     ]
     statement = (
         sa.select(BASE.c.id)
-        .where(BASE.c.struct == fingerprint.struct, sa.or_(sa.false(), *same))
+        .where(
+            BASE.c.struct == fingerprint.struct, BASE.c.cfg.is_not_distinct_from(fingerprint.cfg)
+        )
+        .where(sa.or_(sa.false(), *same))
         .order_by(BASE.c.id)
         .limit(1)
     )

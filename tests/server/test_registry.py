@@ -283,7 +283,9 @@ def test_a_base_of_other_shapes_is_refused(registry: Registry, folders: list[Pat
     assert isinstance(caught.value, IncompatibleError | AdapterError)
 
 
-def test_what_others_record_later_changes_nothing(registry: Registry, folders: list[Path]) -> None:
+def test_what_others_record_changes_nothing(registry: Registry, folders: list[Path]) -> None:
+    other = base_record("first").model_copy(update={"config": {"model_type": "qwen2"}})
+    registry.add_base(with_its_fingerprint(other))  # it claims the same values
     registry.add_base(base_record())
     registry.add_base(base_record("a-tiny"))
     assert push(registry, folders[0], made_for=fingerprint()).base == "tiny"
