@@ -98,8 +98,15 @@ def measure(model: nn.Module, pair: list[Composition], rounds: int) -> dict[str,
         for target, source in zip(copies, parameters, strict=True):
             target.copy_(source)
 
+    factors = bare_factors(pair[0], list(model.keys()))
+
+    def copy_and_add() -> None:
+        for target, source, (b, a) in zip(copies, before, factors, strict=True):
+            target.copy_(source).addmm_(b, a)
+
     handle = pair[0].apply(model)
-    seconds: dict[str, list[float]] = {"swap": [], "copy": [], "back to the base": []}
+    names = ("swap", "copy", "copy and addmm_", "back to the base")
+    seconds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds + 1):
         handle.swap(pair[(number + 1) % 2])
         if number == 0:
@@ -108,13 +115,27 @@ def measure(model: nn.Module, pair: list[Composition], rounds: int) -> dict[str,
         handle.swap(pair[number % 2])
         seconds["swap"].append(timed(lambda n=number: handle.swap(pair[(n + 1) % 2])))
         seconds["copy"].append(timed(copy))
+        seconds["copy and addmm_"].append(timed(copy_and_add))
         seconds["back to the base"].append(timed(lambda: handle.swap(None)))
     handle.restore()
     if not all(torch.equal(one, two) for one, two in zip(parameters, before, strict=True)):
         sys.exit("the restored bits are not the base's")
     found = {name: Timing.of(some) for name, some in seconds.items()}
     ratio = found["swap"].median / found["copy"].median
-    return {**found, "swap in copies": round(ratio, 2), "share off": off}
+    bare = found["copy and addmm_"].median / found["copy"].median
+    ratios = {"swap in copies": round(ratio, 2), "copy and addmm_ in copies": round(bare, 2)}
+    return {**found, **ratios, "share off": off}
+
+
+def bare_factors(
+    composition: Composition, names: list[str]
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return the factors in bfloat16, for torch alone: no scale, and no sum is looked through."""
+    tensors = load_file(composition.parts[0].adapter.path / "adapter_model.safetensors")
+    keys = [f"base_model.model.{name}.lora_" for name in names]
+    return [
+        (tensors[f"{key}B.weight"].bfloat16(), tensors[f"{key}A.weight"].bfloat16()) for key in keys
+    ]
 
 
 def check(model: nn.Module, before: list[torch.Tensor], composition: Composition) -> float:
