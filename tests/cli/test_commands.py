@@ -145,14 +145,8 @@ def test_an_unknown_rule_is_told_with_those_nearby(run: Run) -> None:
     assert "'loractl rule' lists them all" in said
 
 
-def test_help_shows_every_command(run: Run) -> None:
-    shown = run("--help").stdout
-    names = ("push", "pull", "list", "show", "alias", "yank", "base", "validate", "compose")
-    assert all(name in shown for name in (*names, "apply", "serve", "login"))
-
-
 def test_help_says_of_each_command_what_it_does(run: Run) -> None:
     said = run("--help").stdout
-    assert "..." not in said, "a sentence is cut off"
-    listed = [line.split()[0] for line in said.splitlines() if re.match(r"  [a-z]\S+ ", line)]
+    assert said.count("...") == 1, "beside the usage, a sentence that is cut off"
+    listed = re.findall(r"^  ([a-z]\S*)  ", said, re.MULTILINE)
     assert sorted(listed) == sorted(main.commands)
