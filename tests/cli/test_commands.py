@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from command_line import Run, answer
 from loractl.main import main
-from rankloom.errors import ConflictError, NotFoundError, RegistryError
+from rankloom.errors import ConflictError, NotFoundError, RefError, RegistryError
 
 
 def test_the_whole_journey(run: Run, place: Path) -> None:
@@ -150,3 +150,15 @@ def test_help_says_of_each_command_what_it_does(run: Run) -> None:
     assert said.count("...") == 1, "beside the usage, a sentence that is cut off"
     listed = re.findall(r"^  ([a-z]\S*)  ", said, re.MULTILINE)
     assert sorted(listed) == sorted(main.commands)
+
+
+@pytest.mark.parametrize(
+    "url", ["registry.acme.org", "127.0.0.1:8080", "ftp://acme", "http://", "http://[::"]
+)
+def test_an_address_that_is_none_is_told_apart_from_one_that_does_not_answer(
+    run: Run, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("RANKLOOM_URL", url)
+    said = run("list", code=RefError.exit_code).stderr
+    assert "is no address of a registry" in said
+    assert "http:// or https://" in said

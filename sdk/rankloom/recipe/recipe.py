@@ -78,7 +78,8 @@ def check_weights(weights: Sequence[object] | None, labels: Sequence[str]) -> tu
     if weights is None:
         return (1.0,) * len(labels)
     if len(weights) != len(labels):
-        message = f"MRG003 {len(labels)} adapters ({', '.join(labels)}), but {len(weights)} weights"
+        given = f"{len(weights)} weight" + "s" * (len(weights) != 1)
+        message = f"MRG003 {len(labels)} adapters ({', '.join(labels)}), but {given}"
         raise RefError(message, hint="give one weight for each adapter, in the same order")
     checked = tuple(
         _check_weight(weight, label) for weight, label in zip(weights, labels, strict=True)

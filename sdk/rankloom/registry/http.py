@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 from pydantic import ValidationError
 
-from rankloom.errors import RegistryError, error_class
+from rankloom.errors import RefError, RegistryError, error_class
 from rankloom.finding import Finding
 from rankloom.registry import wire
 from rankloom.registry.patience import asked_pause
@@ -36,6 +36,9 @@ class HttpRegistry:
         url: its address.
         token: bearer token, or what gives the one that is good now, asked before each request.
         transport: how requests travel; ``None``: over the network.
+
+    Raises:
+        RefError: the address is none of HTTP.
     """
 
     def __init__(
@@ -45,6 +48,9 @@ class HttpRegistry:
         *,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
+        if not _is_address(url):
+            message = f"{url[:80]!r} is no address of a registry"
+            raise RefError(message, hint="write it with http:// or https:// and a host")
         self._token = token if callable(token) else lambda: token
         self.url = url.rstrip("/")
         self._http = httpx.Client(
@@ -241,10 +247,8 @@ class HttpRegistry:
         Raises:
             RegistryError: it is none.
         """
-        with contextlib.suppress(ValueError):
-            place = urlsplit(url)
-            if place.scheme in {"http", "https"} and place.hostname:
-                return url
+        if _is_address(url):
+            return url
         message = f"{self.url} gave a URL that is no address of a store: {url[:80]!r}"
         raise RegistryError(message, hint="do not use it; tell who runs the registry")
 
@@ -277,6 +281,13 @@ class HttpRegistry:
         if response.is_success:
             return response
         raise _error(response, self.url)
+
+
+def _is_address(url: str) -> bool:
+    with contextlib.suppress(ValueError):
+        place = urlsplit(url)
+        return place.scheme in {"http", "https"} and bool(place.hostname)
+    return False
 
 
 def _path(adapter: AdapterName) -> str:
