@@ -76,6 +76,7 @@ def test_rules_that_are_set_at_the_same_time_leave_each_other_alone(
         monkeypatch.setattr(Service, step, overtaken)
 
     slow = {"set_namespace_rules": ("--keep-days", "3"), "protect": ("--protect", "prod")}
+    run("namespace", "set", "acme", "--protect", "stable")
     for step, slower in slow.items():
         run("namespace", "set", "acme", "--no-require-signature", "--unprotect", "stable")
         overtake(step, *by, "--protect", "stable")
