@@ -83,9 +83,7 @@ def read_recipe(path: Path) -> Recipe:
     try:
         text = path.read_text("utf-8")
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise NotFoundError(
-            f"there is no recipe {path}", hint="check the path"
-        ) from error
+        raise NotFoundError(f"there is no recipe {path}", hint="check the path") from error
     except UnicodeDecodeError as error:
         raise RefError(f"MRG007 {path} is no text in UTF-8", hint="save it as UTF-8") from error
     return parse_recipe(text, str(path), path.parent)
