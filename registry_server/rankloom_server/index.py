@@ -143,7 +143,7 @@ def _look_at(service: Service, row: sa.RowMapping, base: BaseRecord | None, done
         # As a purge does: whoever is second sees what the first one did.
         mine = sa.select(ADAPTER.c.id).where(ADAPTER.c.id == row["adapter_id"])
         connection.execute(mine.with_for_update())
-        kept = VERSION.c.id == row["id"], VERSION.c.purged_at.is_(None)
+        kept = VERSION.c.id == row["id"], VERSION.c.purged_at.is_(None), *_as_read(row)
         if connection.execute(sa.select(VERSION.c.id).where(*kept)).first() is None:
             return
         connection.execute(
@@ -154,3 +154,8 @@ def _look_at(service: Service, row: sa.RowMapping, base: BaseRecord | None, done
         tensors.enter(connection, row["id"], found.contents)
     done.judged += 1
     done.read += header is None
+
+
+def _as_read(row: sa.RowMapping) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions that a version was neither judged nor brought back meanwhile."""
+    return [VERSION.c[name].is_not_distinct_from(row[name]) for name in ("base_id", "judged_by")]

@@ -11,6 +11,9 @@ _PACKAGE = Path(__file__).parent
 _ROOMS = ("adapter", "base", "tensorfile", "validate", "registry/base_record.py")
 """Where the code lies that reads an adapter and a base's record, and judges them."""
 
+_READ = {".py", ".toml", ".json"}
+"""Endings of the files that are read there."""
+
 
 @cache
 def digest() -> str:
@@ -28,6 +31,7 @@ def digest() -> str:
 
 def _files() -> list[Path]:
     rooms = [_PACKAGE / room for room in _ROOMS]
-    inside = [file for room in rooms if room.is_dir() for file in room.rglob("*") if file.is_file()]
-    kept = [file for file in inside if file.suffix != ".pyc"]
+    inside = [file for room in rooms if room.is_dir() for file in room.rglob("*")]
+    # Only by their endings: Python itself writes other files beside them, for moments too.
+    kept = [file for file in inside if file.suffix in _READ]
     return sorted([*kept, *(room for room in rooms if room.is_file())])

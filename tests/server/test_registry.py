@@ -32,7 +32,7 @@ from rankloom.errors import (
 from rankloom.manifest import FileEntry, Manifest
 from rankloom.ref import AdapterName, VersionRef, parse
 from rankloom.registry import transfer
-from rankloom.registry.base_record import to_record
+from rankloom.registry.base_record import check, to_record
 from rankloom.registry.protocol import Registry
 from rankloom.registry.wire import AliasRequest, BaseTensorShape, UploadRequest, Version
 
@@ -310,6 +310,13 @@ def test_a_base_that_is_not_what_its_fingerprint_says_is_refused(
     with pytest.raises(BaseError, match=rf"BASE003.*\({level}\)"):
         registry.add_base(base_record().model_copy(update=change))
     assert registry.list_bases() == ()
+
+
+@pytest.mark.parametrize("value", [float("nan"), "\ud800"])
+def test_a_base_whose_config_is_no_json_is_refused(value: object) -> None:
+    config = {"model_type": "llama", "hidden_size": value}
+    with pytest.raises(BaseError, match="is no JSON"):
+        check(base_record().model_copy(update={"config": config}))
 
 
 def test_a_base_read_with_its_values_is_what_its_record_says(

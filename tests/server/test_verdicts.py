@@ -171,6 +171,8 @@ def test_the_digest_of_the_tables_moves(monkeypatch: pytest.MonkeyPatch, tmp_pat
         seen.add(engine_tables.digest.__wrapped__())
         (copied / name).write_bytes(before)
     assert len(seen) == 1 + len(changed)
+    (copied / "base" / "__pycache__").mkdir(exist_ok=True)
+    (copied / "base" / "__pycache__" / "model.cpython-311.pyc.140234").touch()  # for a moment
     assert engine_tables.digest.__wrapped__() == engine_tables.digest()
 
 
@@ -179,6 +181,25 @@ def test_the_wire_knows_every_verdict() -> None:
 
 
 # --- other tables, and none ---------------------------------------------------------------------
+
+
+def test_what_came_back_meanwhile_keeps_its_verdicts(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push_all(service, tmp_path)
+    before = _kept(service.engine)
+    judge_otherwise(service, monkeypatch)
+    derive, done = facts.derive, list[index.Indexed]()
+
+    def overtaken(*given: Any) -> Any:  # noqa: ANN401
+        monkeypatch.setattr(facts, "derive", derive)
+        done.append(index.run(service))
+        return derive(*given)
+
+    monkeypatch.setattr(facts, "derive", overtaken)
+    assert index.run(service).judged == 0, "another run was faster"
+    assert done[0].judged == 4
+    assert _kept(service.engine) == before
 
 
 class Counting(LocalStore):

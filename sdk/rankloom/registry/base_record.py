@@ -69,7 +69,14 @@ def check(record: BaseRecord) -> None:
 
     if not record.tensors:
         return
-    claimed, found = record.fingerprint, measure(from_record(record), values=False).fingerprint
+    try:
+        found = measure(from_record(record), values=False).fingerprint
+    except ValueError as error:  # JSON of Python's holds NaN, and half a character
+        message = f"the config of base {record.name} is no JSON: {error}"
+        raise BaseError(
+            message, hint="a config holds finite numbers and valid text only"
+        ) from error
+    claimed = record.fingerprint
     pairs = {"cfg": (claimed.cfg, found.cfg), "struct": (claimed.struct, found.struct)}
     if known := leaves(record):
         pairs["bf16"] = claimed.bf16, root(known)
