@@ -1,8 +1,8 @@
 """Deltas added to one matrix on one thread of the CPU, beside a copy of the matrix and PEFT.
 
 The gate comes first: what is timed was compared with the float64 sum rounded once, for one to eight
-adapters. Beside it torch's own ``addmm_`` of factors that are joined already, in which no
-coefficient is exact and whose sums nobody looks through. PEFT runs twice: as users run it, and
+adapters. Beside it torch's own ``addmm_`` of factors that are joined already, without coefficients
+where they are bfloat16; nobody looks through its sums. PEFT runs twice: as users run it, and
 warm, that is with a heap that gives no memory back, so that only its arithmetic counts.
 
     python benchmarks/apply_kernels.py

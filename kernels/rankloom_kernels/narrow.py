@@ -99,11 +99,12 @@ def narrow(b: torch.Tensor, a: torch.Tensor, scale: float) -> Narrow | None:
         parts_of_b += [left.first[:, right.which], b_rest]
         parts_of_a += [a_rest, right.first[left.which]]
     error = b_share * a_share + b_lost + a_lost
-    return Narrow(_joined(parts_of_b, 1), _joined(parts_of_a, 0), scale, error)
+    return Narrow(joined(parts_of_b, 1), joined(parts_of_a, 0), scale, error)
 
 
-def _joined(parts: list[torch.Tensor], dim: int) -> torch.Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=dim)
+def joined(parts: list[torch.Tensor], dim: int) -> torch.Tensor:
+    """Return matrices beside or below each other; one alone is not copied if it is contiguous."""
+    return parts[0].contiguous() if len(parts) == 1 else torch.cat(parts, dim=dim)
 
 
 def _largest(values: torch.Tensor) -> float:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 import torch
 
-from rankloom_kernels.narrow import Narrow, narrow
+from rankloom_kernels.narrow import Narrow, joined, narrow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,8 +101,8 @@ def fold(
         message = f"terms of one merge need one shape, got {sorted(shapes) or 'no terms'}"
         raise ValueError(message)
     # What is there already is not copied: factors of a head or an embedding are large themselves.
-    raw_b = _joined([term.b for term in terms], 1)
-    raw_a = _joined([term.a for term in terms], 0)
+    raw_b = joined([term.b for term in terms], 1)
+    raw_a = joined([term.a for term in terms], 0)
     a = raw_a.to(dtype)
     each = [torch.full(term.b.shape[1:], term.coefficient, dtype=torch.float64) for term in terms]
     coefficients = torch.cat(each).to(raw_b.device)
@@ -116,10 +116,6 @@ def fold(
         parts = narrow(scaled, raw_a, scale)
     columns = a.T.contiguous() if parts and parts.error else a.T
     return Folded(b, a, raw_b, coefficients, reach, columns, parts)
-
-
-def _joined(tensors: Sequence[torch.Tensor], dim: int) -> torch.Tensor:
-    return tensors[0].contiguous() if len(tensors) == 1 else torch.cat(list(tensors), dim=dim)
 
 
 def _squares(values: torch.Tensor, dim: int) -> torch.Tensor:

@@ -17,7 +17,7 @@ _ROUNDER = tl.constexpr(1.5 * 2.0**23)
 """Added and taken away again, it rounds float32 numbers below 2²² to the nearest even whole one."""
 
 _LARGEST = tl.constexpr(3.4028234663852886e38)
-"""Float32 number."""
+"""The largest float32 number."""
 
 
 @triton.jit

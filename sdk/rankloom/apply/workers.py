@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rankloom.apply.transfer import Sink
 
 MOST = 4
-"""Workers at most: each holds about 40 MiB, and four saturate a disk."""
+"""Workers at most: each holds tiles of its own, and four saturate a disk."""
 
 
 @dataclass(slots=True, eq=False)
