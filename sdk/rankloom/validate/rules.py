@@ -273,8 +273,8 @@ _ALL = (
         "BASE003",
         _E,
         "The base is the one that the adapter was made for",
-        "Another base of the same shape loads without an error and gives nonsense. A record of a base "
-        "is held to its own fingerprint, too.",
+        "Another base of the same shape loads without an error and gives nonsense. A record of a "
+        "base is held to its own fingerprint, too.",
         "Use the recorded base, or train again on this one; record a base from its folder.",
     ),
     Rule(
